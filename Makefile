@@ -1,0 +1,40 @@
+# make demo, make test and make check install what they need into .venv first.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench format install js clean
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt scripts/install.sh
+	PYTHON="$(PYTHON)" sh scripts/install.sh "$(VENV)"
+	touch $@
+
+JS := mobile_stubs/js
+js: $(JS)/node_modules/.installed
+
+$(JS)/node_modules/.installed: $(JS)/package.json $(JS)/package-lock.json scripts/install_js.sh
+	sh scripts/install_js.sh
+	mkdir -p $(@D) && touch $@
+
+demo: install
+	$(BIN)/peerplan demo $(ARGS)
+
+test: install js check
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install
+	$(BIN)/python -m benchmarks $(ARGS)
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .coverage* peerplan-demo $(JS)/node_modules $(JS)/dist
