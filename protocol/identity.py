@@ -1,0 +1,63 @@
+"""Ed25519 identities of peers and authors (spec 02 §1). A peer id is the public key in hexadecimal."""
+
+from __future__ import annotations
+
+from typing import NewType
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from protocol.encoding import parse_hex
+from protocol.errors import SignatureError
+
+__all__ = ["SIGNATURE_BYTES", "Identity", "PeerId", "short", "verify"]
+
+PeerId = NewType("PeerId", str)
+"""An Ed25519 public key as 64 lower-case hexadecimal digits."""
+
+SIGNATURE_BYTES = 64
+
+
+def short(peer: str) -> str:
+    """The first eight digits of a peer id, for people."""
+    return peer[:8]
+
+
+class Identity:
+    """A long-term Ed25519 key pair. Its `repr` shows the public half alone."""
+
+    __slots__ = ("_key", "peer_id", "public_key")
+
+    def __init__(self, seed: bytes) -> None:
+        """Take the 32 secret bytes of RFC 8032; they come from the operating system's generator."""
+        if len(seed) != 32:
+            raise SignatureError(f"an Ed25519 seed has 32 bytes, got {len(seed)}")
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        self.public_key = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        self.peer_id = PeerId(self.public_key.hex())
+
+    def __repr__(self) -> str:
+        return f"Identity({short(self.peer_id)})"
+
+    def sign(self, label: str, payload: bytes) -> bytes:
+        """64-byte Ed25519 signature over `label | payload`; no label begins another, which keeps uses apart."""
+        return self._key.sign(label.encode("ascii") + payload)
+
+    def seed(self) -> bytes:
+        """The 32 secret bytes, for storing in a file with mode 0600 and nothing else."""
+        return self._key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+
+
+def verify(peer: str, label: str, payload: bytes, signature: bytes) -> None:
+    """Check an Ed25519 signature over `label | payload` by `peer`.
+
+    Raises:
+        EncodingError: `peer` is no peer id.
+        SignatureError: the signature is not that peer's.
+    """
+    key = parse_hex(peer, what="peer id")
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, label.encode("ascii") + payload)
+    except (InvalidSignature, ValueError):
+        raise SignatureError(f"{label}: signature is not by {short(peer)}") from None

@@ -1,0 +1,88 @@
+"""The end of R5 (spec 07 §9): t equal signed results end the round."""
+
+from __future__ import annotations
+
+import hashlib
+
+from protocol.errors import ProtocolError
+from protocol.identity import verify
+from protocol.round.actions import Completed
+from protocol.round.errors import MessageError, RoundFailedError
+from protocol.round.messages import RESULT_LABEL, Received, Result, result_payload
+from protocol.round.state import RoundState
+from protocol.secagg.parameters import bits_of
+
+__all__ = ["Agreeing"]
+
+
+class Agreeing:
+    """Results of others, and this peer's own."""
+
+    def __init__(self, state: RoundState) -> None:
+        self._state = state
+        self._results: dict[int, Result] = {}
+        self._signatures: dict[int, bytes] = {}
+        self._refused: set[int] = set()
+        self._own: Result | None = None
+
+    def keep(self, received: Received) -> None:
+        """Keep the first result of a peer."""
+        assert isinstance(received.message, Result)
+        self._results.setdefault(received.sender, received.message)
+
+    def check(self, received: Received) -> None:
+        """Verify a result that somebody else passed on.
+
+        Raises:
+            SignatureError: it is not by the peer it names.
+        """
+        result = received.message
+        assert isinstance(result, Result)
+        payload = result_payload(
+            self._state.parameters.round_id, result.model_digest, result.survivors, result.tail_digest
+        )
+        verify(self._state.parameters.cohort[received.sender], RESULT_LABEL, payload, result.signature)
+
+    def provide(self, model_digest: str, tail: bytes) -> None:
+        """Sign this peer's result and tell everyone."""
+        digest, tail_digest = bytes.fromhex(model_digest), hashlib.sha256(tail).digest()
+        survivors = bits_of(self._state.survivors)
+        payload = result_payload(self._state.parameters.round_id, digest, survivors, tail_digest)
+        signature = self._state.identity.sign(RESULT_LABEL, payload)
+        self._own = Result(digest, tail_digest, survivors, signature)
+        self._signatures[self._state.own_index] = signature
+        self._state.post.broadcast(self._own, to_self=False)
+
+    def step(self) -> Completed | None:
+        """What completes the round, once t results are equal.
+
+        Raises:
+            RoundFailedError: fewer agree at the deadline.
+        """
+        own, threshold = self._own, self._state.parameters.threshold
+        if own is None:
+            return None
+        for index in sorted(set(self._results) - set(self._signatures) - self._refused):
+            if len(self._signatures) < threshold:
+                self._count(index, self._results[index], own)
+        if len(self._signatures) >= threshold:
+            return Completed(own.model_digest.hex(), self._state.survivors, own.tail_digest, dict(self._signatures))
+        if self._state.overdue():
+            raise RoundFailedError(
+                f"{len(self._signatures)} peers agree on the result, expected {threshold}; "
+                f"peers {sorted(self._refused)} report another"
+            )
+        return None
+
+    def _count(self, index: int, result: Result, own: Result) -> None:
+        content = (result.model_digest, result.tail_digest, result.survivors)
+        payload = result_payload(self._state.parameters.round_id, own.model_digest, own.survivors, own.tail_digest)
+        try:
+            if content != (own.model_digest, own.tail_digest, own.survivors):
+                raise MessageError(f"peer {index} reports another result")
+            verify(self._state.parameters.cohort[index], RESULT_LABEL, payload, result.signature)
+        except ProtocolError as error:
+            self._refused.add(index)
+            self._state.post.report(index, str(error))
+            return
+        self._signatures[index] = result.signature
