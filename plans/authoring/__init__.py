@@ -1,0 +1,1 @@
+"""From a PyTorch model to a plan. The only part of peerplan that imports torch."""
