@@ -1,0 +1,1 @@
+"""The SQL of each migration, numbered; applied by `signaling.migrations`."""
