@@ -1,0 +1,1 @@
+"""The node: hosts a peer, its datasets, its owner's policy and its links."""

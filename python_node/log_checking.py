@@ -1,0 +1,76 @@
+"""Checking what a signaling server says was logged: only a quorum's signatures make a model a run's model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from protocol.encoding import digest_of
+from protocol.errors import ProtocolError
+from protocol.identity import short
+from protocol.manifest import PlanManifest
+from protocol.signaling import LogEntry, check_result_signature, compute_round_id, result_payload
+from protocol.terms import RunTerms, threshold
+
+__all__ = ["check_entry", "check_initial_model"]
+
+
+def check_entry(entry: LogEntry, *, run: str, number: int, digest: str, terms: RunTerms) -> None:
+    """Check that a quorum of a cohort that the terms allow signed a model's digest (spec 06 §3).
+
+    Raises:
+        ProtocolError: another round or digest, a cohort or survivors the terms do not allow, or too few valid
+            signatures.
+    """
+    if (entry.run, entry.round, entry.model_digest) != (run, number, digest):
+        raise ProtocolError(f"run {short(run)}: signaling's log has no round {number} with model {short(digest)}")
+    if entry.round_id != compute_round_id(run, number, entry.attempt):
+        # the signatures are over the id: without this, those of another round or run would pass
+        raise ProtocolError(f"run {short(run)}: round id {short(entry.round_id)} is not that of round {number}")
+    _check_cohort(entry, terms)
+    payload = result_payload(entry.round_id, entry.model_digest, entry.survivors, entry.metrics)
+    signers = set()
+    for item in entry.signatures:
+        if item.index < len(entry.cohort):
+            check_result_signature(entry.cohort[item.index], payload, item.signature)
+            signers.add(item.index)
+    if len(signers) < threshold(len(entry.cohort)):
+        raise ProtocolError(
+            f"run {short(run)}: {len(signers)} peers signed round {number}, "
+            f"expected {threshold(len(entry.cohort))} of {len(entry.cohort)}"
+        )
+    fewest = max(threshold(len(entry.cohort)), terms.min_survivors)
+    if len(entry.survivors) < fewest:
+        raise ProtocolError(
+            f"run {short(run)}: round {number} is a sum over {len(entry.survivors)} peers, expected {fewest} or more"
+        )
+
+
+def _check_cohort(entry: LogEntry, terms: RunTerms) -> None:
+    """Signaling writes the cohort down, so it counts only as far as the author's terms allow it."""
+    name, size = f"run {short(entry.run)}: round {entry.round} attempt {entry.attempt}", len(entry.cohort)
+    if entry.round > terms.rounds or entry.attempt > terms.retries + 1:
+        raise ProtocolError(f"{name}: terms say {terms.rounds} rounds of {terms.retries + 1} attempts")
+    if not terms.min_cohort <= size <= terms.cohort_size:
+        raise ProtocolError(
+            f"{name}: a cohort of {size} is logged, terms say {terms.min_cohort} to {terms.cohort_size}"
+        )
+    if list(entry.cohort) != sorted(set(entry.cohort)):
+        # one key at several indexes would count as several signers
+        raise ProtocolError(f"{name}: the logged cohort is not sorted, or names a peer twice")
+    strangers = set(entry.cohort) - set(terms.members) if terms.members else set()
+    if strangers:
+        raise ProtocolError(f"{name}: the logged cohort names {len(strangers)} peers outside the author's list")
+
+
+def check_initial_model(manifest: PlanManifest, data: bytes) -> None:
+    """Check that bytes are the model a plan starts from: its initial theta, then its initial buffers.
+
+    Raises:
+        ProtocolError: other bytes than the signed manifest names (zeros, where it names none).
+    """
+    at = 4 * manifest.parameter_count
+    parts: dict[Literal["theta", "buffers"], bytes] = {"theta": data[:at], "buffers": data[at:]}
+    for role, part in parts.items():
+        named = manifest.initial.get(role)
+        if any(part) if named is None else digest_of(part) != named:
+            raise ProtocolError(f"plan {manifest.name}: a peer sent other {role} than those the plan starts from")

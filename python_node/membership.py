@@ -1,0 +1,256 @@
+"""A node's part in one run: the model it holds, the rounds it trains in, what it reports and serves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plans import PlanError, SignedPlan
+from protocol.errors import ProtocolError
+from protocol.identity import Identity, PeerId, short
+from protocol.round.jobs import LocalUpdate
+from protocol.round.messages import HEADER_BYTES
+from protocol.secagg.apply import model_digest
+from protocol.secagg.parameters import RoundParameters
+from protocol.signaling import RoundStart, compute_round_id
+from protocol.tail import tail_length
+from protocol.terms import RunTerms
+from python_node.attempt import Attempt, AttemptReport
+from python_node.mesh import Mesh
+from python_node.state import NodeState
+from python_node.state.node_state import KEPT_CHECKPOINTS
+from python_node.training import LocalTrainer, model_length
+
+__all__ = ["BULK_OVERHEAD_BYTES", "Membership", "Terms", "initial_model"]
+
+Model = NDArray[np.float32]
+
+_CHECKPOINT_BYTES = 16 << 20
+_MOST_CHECKPOINTS = 100
+"""Of a small model more rounds are kept, so that who watches a fast run can still fetch each of them."""
+
+BULK_OVERHEAD_BYTES = HEADER_BYTES + 2 + 64
+"""Bytes of a bulk round message beyond its packed chunk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """A run as its author signed it."""
+
+    run: str
+    author: PeerId
+    terms: RunTerms
+    envelope: bytes
+
+
+def initial_model(plan: SignedPlan) -> Model:
+    """float32 [P + B]: what the first round starts from."""
+    return np.concatenate([plan.initial("theta"), plan.initial("buffers")])
+
+
+class Membership:
+    """One run this node takes part in. `round` counts the rounds whose result `model` is.
+
+    Args:
+        run: terms and author.
+        plan: validated.
+        trainer: local work.
+        identity: this peer.
+        mesh: links.
+        state: where checkpoints and the journal are kept.
+    """
+
+    def __init__(
+        self, *, run: Terms, plan: SignedPlan, trainer: LocalTrainer, identity: Identity, mesh: Mesh, state: NodeState
+    ) -> None:
+        self.run = run
+        self.plan = plan
+        self.round = 0
+        self.model = initial_model(plan)
+        self.digest: str = model_digest(self.model)
+        self.reached = 0
+        """The highest round this node ever held the result of; signaling cannot have an earlier one repeated."""
+        self.ended = False
+        """Whether signaling said that the run is over."""
+        self.attempt: Attempt | None = None
+        self.closed = False
+        self._aborted: deque[str] = deque(maxlen=16)
+        self._training = asyncio.Lock()
+        self._previous: Attempt | None = None
+        self._trainer = trainer
+        self._identity = identity
+        self._mesh = mesh
+        self._state = state
+
+    @property
+    def at_work(self) -> bool:
+        """Whether an attempt is under way."""
+        return self.attempt is not None and not self.attempt.ended
+
+    @property
+    def model_bytes(self) -> int:
+        """Bytes of the model on the wire."""
+        return 4 * model_length(self.plan)
+
+    @property
+    def bulk_limit(self) -> int:
+        """Bytes of the largest bulk message this run's rounds may bring."""
+        terms = self.run.terms
+        elements = model_length(self.plan) + tail_length(self.plan.manifest, terms)
+        per_chunk = -(-elements // (8 * terms.min_survivors)) * 8
+        return BULK_OVERHEAD_BYTES + per_chunk * terms.ring_bits // 8
+
+    def restore(self) -> None:
+        """Take up the newest checkpoint on disk, if there is one that fits."""
+        found = self._state.load_checkpoint(self.run.run)
+        if found is not None and len(found[2]) == self.model_bytes:
+            number, digest, data = found
+            self.hold(number, np.frombuffer(data, "<f4").astype(np.float32), digest)
+
+    def hold(self, number: int, model: Model, digest: str) -> None:
+        """This is the model after `number` rounds, with its digest: hashing it here would hold up the event loop."""
+        self.round, self.model, self.digest = number, model, digest
+        self.reached = max(self.reached, number)
+
+    def save(self) -> None:
+        """Put the model on disk; blocks."""
+        keep = max(KEPT_CHECKPOINTS, min(_MOST_CHECKPOINTS, _CHECKPOINT_BYTES // max(1, self.model_bytes)))
+        self._state.save_checkpoint(
+            self.run.run, self.round, self.model.astype("<f4").tobytes(), self.digest, keep=keep
+        )
+
+    def check_round(self, number: int) -> None:
+        """Check that a round is none that this node has left behind (spec 06 §3).
+
+        The last one may come again: its result may not have reached signaling.
+
+        Raises:
+            ProtocolError: a later round is finished here.
+        """
+        if number < self.reached:
+            raise ProtocolError(
+                f"run {short(self.run.run)}: signaling goes back to round {number}, this node finished {self.reached}"
+            )
+
+    def parameters(self, start: RoundStart) -> RoundParameters:
+        """The parameters of an announced attempt, after checking the announcement against what this node holds.
+
+        Raises:
+            ProtocolError: another round, model or id than this node holds, or a cohort the terms do not allow.
+        """
+        terms = self.run.terms
+        if start.attempt > terms.retries + 1:
+            # every attempt trains anew: without this, signaling could have as many sums of one round as it likes
+            raise ProtocolError(
+                f"run {short(self.run.run)}: signaling names attempt {start.attempt} at round {start.round}, "
+                f"terms say {terms.retries + 1} at most"
+            )
+        self.check_round(start.round)
+        if (start.round, start.model_digest) != (self.round + 1, self.digest):
+            raise ProtocolError(
+                f"run {short(self.run.run)}: signaling names round {start.round} with model "
+                f"{short(start.model_digest)}, this node holds round {self.round} with model {short(self.digest)}"
+            )
+        if start.round_id != compute_round_id(self.run.run, start.round, start.attempt):
+            raise ProtocolError(
+                f"run {short(self.run.run)}: round id {short(start.round_id)} is not that of the round"
+            )
+        cohort = tuple(PeerId(member.peer) for member in start.members)
+        if not terms.min_cohort <= len(cohort) <= terms.cohort_size:
+            raise ProtocolError(
+                f"run {short(self.run.run)}: a cohort of {len(cohort)}, terms say {terms.min_cohort} "
+                f"to {terms.cohort_size}"
+            )
+        if self._identity.peer_id not in cohort:
+            raise ProtocolError(f"run {short(self.run.run)}: the cohort is named without this peer")
+        strangers = set(cohort) - set(terms.members) if terms.members else set()
+        if strangers or start.round > terms.rounds:
+            raise ProtocolError(
+                f"run {short(self.run.run)}: the cohort names {len(strangers)} peers outside the author's list, "
+                f"or round {start.round} of {terms.rounds}"
+            )
+        if start.round_id in self._aborted:
+            raise ProtocolError(
+                f"run {short(self.run.run)}: attempt {start.attempt} at round {start.round} is closed already"
+            )
+        if self._state.joined(start.round_id):
+            raise ProtocolError(
+                f"run {short(self.run.run)}: this node joined round id {short(start.round_id)} before"
+            )
+        return RoundParameters(
+            run_id=self.run.run,
+            round_id=start.round_id,
+            plan_digest=self.plan.digest,
+            model_digest=self.digest,
+            cohort=cohort,
+            min_survivors=terms.min_survivors,
+            ring_bits=terms.ring_bits,
+            value_bits=terms.value_bits,
+            replicas=terms.replicas,
+            vector_length=model_length(self.plan) + tail_length(self.plan.manifest, terms),
+            clip=terms.clip,
+        )
+
+    def begin(self, parameters: RoundParameters) -> Attempt:
+        """The attempt's driver; the one before goes on answering until the next `begin`."""
+        if self._previous is not None:
+            self._previous.close()
+        self._previous = self.attempt
+        self.attempt = Attempt(
+            parameters=parameters,
+            identity=self._identity,
+            mesh=self._mesh,
+            deadlines=self.run.terms.deadlines,
+            checkpoint=self.model,
+            record=self._state.record,
+            train=self._train(parameters.round_id),
+        )
+        return self.attempt
+
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The current attempt and the one before, which others may still ask."""
+        return tuple(attempt for attempt in (self.attempt, self._previous) if attempt is not None)
+
+    def abort(self, round_id: str, reason: str) -> None:
+        """End an attempt, or keep it from beginning."""
+        self._aborted.append(round_id)
+        for attempt in self.attempts():
+            if attempt.parameters.round_id == round_id:
+                attempt.abort(reason)
+
+    async def finish(self, report: AttemptReport, number: int) -> None:
+        """Take over the model of a completed attempt at round `number` and put it on disk."""
+        if report.model is not None and report.completed is not None:
+            self.hold(number, report.model, report.completed.model_digest)
+            await asyncio.to_thread(self.save)
+
+    def close(self) -> None:
+        """End whatever is under way."""
+        self.closed = True
+        for attempt in self.attempts():
+            attempt.close()
+
+    def _train(self, round_id: str) -> Callable[[], Awaitable[LocalUpdate]]:
+        checkpoint = self.model
+
+        async def train() -> LocalUpdate:
+            stopped = False
+            async with self._training:  # an aborted attempt's stretch of steps may not be over yet
+                work = asyncio.ensure_future(
+                    asyncio.to_thread(self._trainer.update, checkpoint, round_id, cancelled=lambda: stopped)
+                )
+                try:
+                    return await asyncio.shield(work)
+                except asyncio.CancelledError:
+                    stopped = True
+                    await asyncio.wait({work})
+                    raise
+                except PlanError as error:
+                    raise ProtocolError(str(error)) from error
+
+        return train

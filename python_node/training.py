@@ -1,0 +1,115 @@
+"""What a node does with its own data in a round: evaluate, train, and make the update that will be masked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plans import Executor, Metrics, Plan
+from protocol.round.jobs import LocalUpdate
+from protocol.tail import Part, compose_tail
+from protocol.terms import RunTerms
+from python_node.datasets import Dataset
+
+__all__ = ["LocalTrainer", "model_length", "shuffle_seed", "split_model"]
+
+Model = NDArray[np.float32]
+_STEPS_PER_CALL = 64
+"""Steps between two looks at whether the round was called off."""
+
+
+def model_length(plan: Plan) -> int:
+    """Elements of a model: parameters and buffers."""
+    return plan.manifest.parameter_count + plan.manifest.buffer_count
+
+
+def split_model(plan: Plan, model: Model) -> tuple[Model, Model]:
+    """Parameters and buffers of a flat model."""
+    cut = plan.manifest.parameter_count
+    return model[:cut], model[cut:]
+
+
+def shuffle_seed(node_seed: bytes, round_id: str) -> bytes:
+    """The seed of one round's order of examples: reproducible for who knows the node's seed, and nobody else."""
+    return hashlib.sha256(b"peerplan/1/shuffle" + node_seed + bytes.fromhex(round_id)).digest()
+
+
+class LocalTrainer:
+    """Trains one plan on one dataset. Its calls block and are made in a thread, one at a time.
+
+    Args:
+        plan: validated.
+        terms: of the run.
+        dataset: the owner's data; nothing of it leaves this object but sums and an update.
+        threads: processor cores for ONNX Runtime.
+        node_seed: 32 secret bytes from which the order of examples is drawn.
+    """
+
+    def __init__(self, plan: Plan, terms: RunTerms, dataset: Dataset, *, threads: int, node_seed: bytes) -> None:
+        self._plan = plan
+        self._terms = terms
+        self._dataset = dataset
+        self._node_seed = node_seed
+        self._executor = Executor(plan, threads=threads)
+        self._fields = [field.name for field in plan.manifest.data_fields]
+
+    def update(self, checkpoint: Model, round_id: str, *, cancelled: Callable[[], bool]) -> LocalUpdate:
+        """Train from a checkpoint (float32 [P + B]) and give the difference with its weight and metrics.
+
+        Raises:
+            PlanError: the data does not fit, ONNX Runtime failed, or the round was called off.
+        """
+        trained, training = self.train(checkpoint, round_id, cancelled=cancelled)
+        theta, buffers = split_model(self._plan, checkpoint)
+        held_out = None
+        if self._terms.evaluate and self._dataset.holdout is not None:
+            held_data = self._select(self._dataset.holdout)
+            held_out = _part(self._executor.evaluate(theta, buffers, held_data, cancelled=cancelled))
+        fraction, tail = compose_tail(self._plan.manifest, self._terms, training, held_out)
+        held_out_weight = (len(self._plan.manifest.metrics),) if self._terms.evaluate else ()
+        return LocalUpdate(
+            values=trained - checkpoint, weight_fraction=fraction, tail=tail, weights_at=held_out_weight
+        )
+
+    def train(
+        self, checkpoint: Model, round_id: str, *, cancelled: Callable[[], bool] = lambda: False
+    ) -> tuple[Model, Part]:
+        """The model after this round's local epochs, and the metrics on the way, per distinct example."""
+        theta, buffers = split_model(self._plan, checkpoint)
+        seed = shuffle_seed(self._node_seed, round_id)
+        data = self._round_data(seed)
+        local = self._terms.local
+        result = self._executor.train(
+            theta,
+            self._plan.initial("optimizer_state"),
+            buffers,
+            data,
+            batch_size=local.batch_size,
+            epochs=local.epochs,
+            learning_rate=local.learning_rate,
+            seed=seed,
+            steps_per_call=_STEPS_PER_CALL,
+            cancelled=cancelled,
+        )
+        part = _part(result.metrics, examples=len(next(iter(data.values()))))
+        return np.concatenate([result.theta, result.buffers]), part
+
+    def _select(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return {name: arrays[name] for name in self._fields}
+
+    def _round_data(self, seed: bytes) -> dict[str, NDArray[Any]]:
+        most = self._terms.local.max_examples
+        if self._dataset.examples <= most:
+            return self._select(self._dataset.arrays)
+        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([*seed, 1])))
+        rows = np.sort(generator.choice(self._dataset.examples, most, replace=False))
+        return {name: array[rows] for name, array in self._select(self._dataset.arrays).items()}
+
+
+def _part(metrics: Metrics, *, examples: int | None = None) -> Part:
+    means = {name: metrics.mean(name) for name in metrics.sums}
+    return Part(examples=metrics.examples if examples is None else examples, means=means)
