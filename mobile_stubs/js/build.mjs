@@ -1,0 +1,35 @@
+/**
+ * Builds dist/: modules and types by tsc, and dist/bundle/ by esbuild for pages without a bundler of their own:
+ * peerplan.js (a node in a page), conformance.js (the peer under test), runtime-worker.js with ONNX Runtime's files.
+ */
+
+import { execFileSync } from "node:child_process";
+import { copyFileSync, mkdirSync, rmSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+
+process.chdir(dirname(fileURLToPath(import.meta.url)));
+rmSync("dist", { recursive: true, force: true });
+execFileSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.json"], { stdio: "inherit" });
+
+await build({
+  entryPoints: {
+    peerplan: "src/browser/index.ts",
+    conformance: "src/conformance/answer.ts",
+    "runtime-worker": "src/browser/runtime-worker.ts",
+  },
+  outdir: "dist/bundle",
+  bundle: true,
+  minify: true,
+  format: "esm",
+  target: "es2022",
+  conditions: ["onnxruntime-web-use-extern-wasm"],
+  legalComments: "linked",
+});
+
+const runtime = "node_modules/onnxruntime-web/dist";
+mkdirSync("dist/bundle", { recursive: true });
+for (const file of ["ort-wasm-simd-threaded.wasm", "ort-wasm-simd-threaded.mjs"]) {
+  copyFileSync(join(runtime, file), join("dist/bundle", file));
+}

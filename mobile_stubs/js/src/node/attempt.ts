@@ -1,0 +1,260 @@
+/**
+ * One attempt at a round: drives the p2psa/1 machine over the mesh.
+ *
+ * The machine says what to do and in which order; a `persist` holds back everything after it until it is durable.
+ */
+
+import { type Bytes, fromHex } from "../protocol/bytes.js";
+import { randomBytes } from "../protocol/crypto.js";
+import { LimitExceededError, LinkError, RoundError } from "../protocol/errors.js";
+import type { Identity, PeerId } from "../protocol/identity.js";
+import { Kind } from "../protocol/link/framing.js";
+import type { Deadlines } from "../protocol/terms.js";
+import type { Action, Completed, Failed, Outcome } from "../round/actions.js";
+import { RoundMachine } from "../round/machine.js";
+import { randomnessBytes } from "../round/state.js";
+import { type Aggregate, applyAggregate, type Model, modelDigest, tailBytes } from "../secagg/apply.js";
+import type { RoundParameters } from "../secagg/parameters.js";
+import type { LocalUpdate } from "../secagg/quantise.js";
+import type { Mesh } from "./mesh.js";
+
+/** How an attempt ended on this peer. */
+export interface AttemptReport {
+  readonly outcome: Completed | Failed;
+  /** The next model, where the attempt completed. */
+  readonly model: Model | null;
+  readonly tail: Bytes;
+  readonly milliseconds: number;
+  readonly bytesSent: number;
+  readonly bytesReceived: number;
+}
+
+/** What an attempt is made of. */
+export interface AttemptNeeds {
+  readonly parameters: RoundParameters;
+  readonly identity: Identity;
+  readonly mesh: Mesh;
+  readonly deadlines: Deadlines;
+  /** The model that enters the round. */
+  readonly checkpoint: Model;
+  /** Writes the journal; what it wrote outlives the process once it resolves. */
+  readonly record: (entry: string, detail: string) => Promise<void>;
+  /** Gives this peer's update; begun at once, in parallel with linking and sharing. */
+  readonly train: (signal: AbortSignal) => Promise<LocalUpdate>;
+  readonly onStage: (stage: string) => void;
+  readonly onRefused: (peer: PeerId, reason: string) => void;
+}
+
+/** A peer's part in one attempt. Make it when the cohort is named, feed it messages, await `run`. */
+export class Attempt {
+  isEnded = false;
+  private readonly indexes: ReadonlyMap<PeerId, number>;
+  private readonly training = new AbortController();
+  private readonly gone = new Map<PeerId, () => void>();
+  private order: Promise<void> = Promise.resolve();
+  private timer: ReturnType<typeof setTimeout> | null = null;
+  private model: Model | null = null;
+  private tail: Bytes = new Uint8Array(0);
+  private isClosed = false;
+  private finish: (outcome: Completed | Failed) => void = () => {};
+  private readonly ended = new Promise<Completed | Failed>((resolve) => (this.finish = resolve));
+
+  private constructor(
+    private readonly needs: AttemptNeeds,
+    private readonly machine: RoundMachine,
+  ) {
+    const others = needs.parameters.setting.cohort.map((peer, index) => [peer, index] as const);
+    this.indexes = new Map(others.filter(([peer]) => peer !== needs.identity.peerId));
+  }
+
+  /** @throws RoundError the identity is not in the cohort. */
+  static async create(needs: AttemptNeeds): Promise<Attempt> {
+    const { parameters, identity, mesh, deadlines } = needs;
+    const randomness = randomBytes(randomnessBytes(parameters));
+    const fingerprint = fromHex(mesh.fingerprint);
+    return new Attempt(needs, await RoundMachine.create({ parameters, identity, fingerprint, deadlines, randomness }));
+  }
+
+  get roundId(): string {
+    return this.needs.parameters.setting.roundId;
+  }
+
+  /** Link, start and wait for the end; the attempt goes on answering others until `close`. */
+  async run(): Promise<AttemptReport> {
+    const begun = performance.now();
+    const before = this.needs.mesh.total;
+    void this.provideUpdate();
+    await this.link();
+    this.feed((now) => this.machine.start(now));
+    const outcome = await this.ended;
+    this.training.abort();
+    const after = this.needs.mesh.total;
+    return {
+      outcome,
+      model: outcome.action === "completed" ? this.model : null,
+      tail: this.tail,
+      milliseconds: performance.now() - begun,
+      bytesSent: after.sent - before.sent,
+      bytesReceived: after.received - before.received,
+    };
+  }
+
+  /** A round message came from a peer; it may be from outside the cohort. */
+  receive(peer: PeerId, payload: Bytes, bulk: boolean): void {
+    const index = this.indexes.get(peer);
+    if (index !== undefined) this.feed((now) => this.machine.receive(index, payload, bulk, now));
+  }
+
+  /** A link to a peer came or went. */
+  linkChanged(peer: PeerId, up: boolean): void {
+    const index = this.indexes.get(peer);
+    if (index === undefined) return;
+    const fingerprint = up ? this.needs.mesh.remoteFingerprint(peer) : null;
+    if (fingerprint !== null) this.feed((now) => this.machine.linkUp(index, fromHex(fingerprint), now));
+    else if (!up) this.feed((now) => this.machine.linkDown(index, now)); // else it went again: that has its own event
+  }
+
+  /** Signaling lost a member: do not wait for a first link to it. */
+  peerGone(peer: PeerId): void {
+    this.gone.get(peer)?.();
+  }
+
+  /** End the attempt from outside; others are told. */
+  abort(reason: string): void {
+    this.feed((now) => this.machine.fail(reason, now));
+  }
+
+  /** Stop answering; whatever is under way is dropped. */
+  close(): void {
+    this.isClosed = true;
+    this.training.abort();
+    if (this.timer !== null) clearTimeout(this.timer);
+    this.end({ action: "failed", reason: "the node stopped" });
+  }
+
+  private async link(): Promise<void> {
+    const one = async (peer: PeerId) => {
+      const gone = new Promise<void>((resolve) => this.gone.set(peer, resolve));
+      await Promise.race([this.needs.mesh.connect([peer], this.needs.deadlines.link_ms), gone]);
+      this.linkChanged(peer, this.needs.mesh.linked.has(peer));
+    };
+    await Promise.all([...this.indexes.keys()].map(one));
+  }
+
+  private async provideUpdate(): Promise<void> {
+    try {
+      const update = await this.needs.train(this.training.signal);
+      this.feed((now) => this.machine.provideUpdate(update, now));
+    } catch (error) {
+      if (!this.training.signal.aborted) this.abort(`local training failed: ${describe(error)}`);
+    }
+  }
+
+  /** Inputs are taken in order, each with everything it makes the machine do. */
+  private feed(input: (now: number) => Promise<readonly Action[]>): void {
+    this.order = this.order.then(async () => {
+      if (this.isClosed) return;
+      try {
+        await this.carryOut(await input(performance.now()));
+        this.setTimer();
+      } catch (error) {
+        await this.breakOff(error);
+      }
+    });
+  }
+
+  /** What waited for a write that failed must never leave; the others need not wait for this peer. */
+  private async breakOff(error: unknown): Promise<void> {
+    const reason = describe(error);
+    for (const action of await this.machine.fail(reason, performance.now())) {
+      if (action.action === "send") this.send(action.to, action.data, action.bulk);
+    }
+    this.end({ action: "failed", reason });
+  }
+
+  private async carryOut(actions: readonly Action[]): Promise<void> {
+    for (const action of actions) {
+      if (this.isClosed) return;
+      switch (action.action) {
+        case "send":
+          this.send(action.to, action.data, action.bulk);
+          break;
+        case "persist":
+          await this.needs.record(action.entry, action.detail);
+          break;
+        case "work":
+          void this.work(action.number, action.job);
+          break;
+        case "revealed":
+          await this.apply(action.aggregate);
+          break;
+        case "stage":
+          this.needs.onStage(action.stage);
+          break;
+        case "misbehaviour":
+          this.needs.onRefused(this.peerOf(action.peer), action.reason);
+          break;
+        case "completed":
+        case "failed":
+          this.end(action);
+      }
+    }
+  }
+
+  private send(to: number, data: Bytes, bulk: boolean): void {
+    const peer = this.peerOf(to);
+    try {
+      this.needs.mesh.send(peer, bulk ? Kind.BULK : Kind.CONTROL, data);
+    } catch (error) {
+      if (error instanceof LimitExceededError) {
+        this.needs.onRefused(peer, error.message);
+        this.linkChanged(peer, false);
+      } else if (!(error instanceof LinkError)) throw error;
+      // the link's end has its own event, and the machine sends again when the link is back
+    }
+  }
+
+  private async work(number: number, job: () => Promise<unknown>): Promise<void> {
+    let outcome: Outcome;
+    try {
+      outcome = { value: await job() };
+    } catch (error) {
+      outcome = { error: error instanceof RoundError ? error : new RoundError(describe(error)) };
+    }
+    this.feed((now) => this.machine.finishWork(number, outcome, now));
+  }
+
+  private async apply(aggregate: Aggregate): Promise<void> {
+    const { checkpoint, parameters } = this.needs;
+    try {
+      const model = applyAggregate(checkpoint, aggregate, parameters.setting.clip, parameters.largestValue);
+      this.model = model;
+      this.tail = tailBytes(aggregate, checkpoint.length);
+      const [digest, tail] = [await modelDigest(model), this.tail];
+      this.feed((now) => this.machine.provideResult(digest, tail, now));
+    } catch (error) {
+      if (!(error instanceof RoundError)) throw error;
+      this.abort(error.message);
+    }
+  }
+
+  private setTimer(): void {
+    if (this.timer !== null) clearTimeout(this.timer);
+    const due = this.machine.nextDeadline();
+    if (due === null || this.isClosed) return;
+    this.timer = setTimeout(() => this.feed((now) => this.machine.tick(now)), Math.max(0, due - performance.now()));
+  }
+
+  private end(outcome: Completed | Failed): void {
+    this.isEnded = true;
+    this.finish(outcome);
+  }
+
+  private peerOf(index: number): PeerId {
+    return this.needs.parameters.setting.cohort[index] ?? "";
+  }
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+}

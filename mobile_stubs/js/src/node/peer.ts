@@ -1,0 +1,339 @@
+/**
+ * Everything about one other peer: the attempt at a link, the link, and the wish to keep one (spec 04 §3).
+ *
+ * Perfect negotiation without rollback: the peer with the lower id is the impolite one and offers first; the other is
+ * polite, offers after a grace period, and drops its own offer when one comes. An attempt that does not end in a link
+ * is thrown away, and a link is replaced only after its successor said HELLO.
+ */
+
+import { type Bytes, short, toHex } from "../protocol/bytes.js";
+import { randomBytes } from "../protocol/crypto.js";
+import { LinkError } from "../protocol/errors.js";
+import type { Identity, PeerId } from "../protocol/identity.js";
+import type { Kind, Limits } from "../protocol/link/framing.js";
+import { type Negotiation, type NegotiationKind, sealNegotiation } from "../protocol/link/negotiation.js";
+import { Bye, CHANNEL_LOW_BYTES, Link, type Traffic } from "./link.js";
+import type { IceServer, Rtc, RtcConnection } from "./platform.js";
+
+const LINK_TIMEOUT_MS = 15_000;
+const OFFER_GRACE_MS = 500;
+const BACKOFF_FIRST_MS = 250;
+const BACKOFF_MAX_MS = 8_000;
+const RECONNECT_FOR_MS = 60_000;
+const MAX_WAITING_SIGNALS = 64;
+
+/** What all peers of a mesh share. */
+export interface PeerContext {
+  readonly identity: Identity;
+  readonly rtc: Rtc;
+  readonly iceServers: readonly IceServer[];
+  limits: Limits;
+  nextSequence(): number;
+  sendSignal(peer: PeerId, kind: NegotiationKind, payload: Bytes): Promise<void>;
+  onMessage(peer: PeerId, kind: Kind, payload: Bytes): void;
+  onLink(peer: PeerId, up: boolean, reason: string): void;
+  /** A link was ended because of what came over it. */
+  onFault(peer: PeerId, reason: string): void;
+}
+
+interface Attempt {
+  readonly rtc: RtcConnection;
+  readonly role: "offerer" | "answerer";
+  readonly nonce: string;
+  readonly timer: ReturnType<typeof setTimeout>;
+  readonly settled: Promise<void>;
+  readonly settle: () => void;
+  remoteNonce: string | null;
+  link: Link | null;
+  isOver: boolean;
+}
+
+/** The other end of at most one link, seen from this mesh. */
+export class Peer {
+  link: Link | null = null;
+  error: LinkError | null = null;
+  isWanted = false;
+  readonly traffic: Traffic = { sent: 0, received: 0 };
+  private attempt: Attempt | null = null;
+  private keeper: Promise<void> | null = null;
+  private order: Promise<void> = Promise.resolve();
+  private waitingSignals = 0;
+  private changed = newSignal();
+
+  constructor(
+    readonly id: PeerId,
+    private readonly context: PeerContext,
+  ) {}
+
+  /** Whether nothing is here, under way or wanted, so that the peer can be forgotten. */
+  get isIdle(): boolean {
+    return this.link === null && this.attempt === null && this.waitingSignals === 0 && !this.isWanted;
+  }
+
+  /** Make a link and keep it: a lost one is made again for a minute. */
+  want(): void {
+    this.isWanted = true;
+    if (this.link !== null || this.keeper !== null) return;
+    this.keeper = this.keep().finally(() => {
+      this.keeper = null;
+      this.notify();
+    });
+  }
+
+  /** Wait for a link; resolves without one when it is given up or the time is over. */
+  async linked(timeoutMs: number): Promise<void> {
+    const deadline = performance.now() + timeoutMs;
+    while (this.link === null && this.keeper !== null && performance.now() < deadline) {
+      await within(this.changed.promise, deadline - performance.now());
+    }
+  }
+
+  /**
+   * Take a verified negotiation document; it is handled in order, in the background.
+   *
+   * @throws LinkError too many of this peer wait already.
+   */
+  signal(document: Negotiation): void {
+    if (this.waitingSignals >= MAX_WAITING_SIGNALS) {
+      throw new LinkError(`${this.what(document.kind)}: ${this.waitingSignals} documents wait already`);
+    }
+    this.waitingSignals++;
+    this.order = this.order.then(() => this.handle(document)).finally(() => this.waitingSignals--);
+  }
+
+  /** Look after liveness; `forgiveMs` is time in which this process did not run. */
+  tick(now: number, forgiveMs: number): void {
+    for (const link of [this.link, this.attempt?.link ?? null]) {
+      if (link === null) continue;
+      link.lastHeard += forgiveMs;
+      link.tick(now);
+    }
+  }
+
+  /** Accept messages up to the context's limits from now on. */
+  applyLimits(): void {
+    this.link?.setLimits(this.context.limits);
+    this.attempt?.link?.setLimits(this.context.limits);
+  }
+
+  /** End everything with this peer. */
+  close(reason: string): void {
+    this.isWanted = false;
+    if (this.attempt !== null) this.settle(this.attempt, new LinkError(`${this.what("link")}: ${reason}`));
+    this.link?.close(reason);
+    this.notify();
+  }
+
+  private async keep(): Promise<void> {
+    const giveUp = performance.now() + RECONNECT_FOR_MS;
+    let wait = this.context.identity.peerId > this.id ? OFFER_GRACE_MS : 0;
+    for (let failures = 0; this.isWanted && this.link === null && performance.now() < giveUp; failures++) {
+      await this.pause(wait);
+      if (this.attempt === null && this.link === null && this.isWanted) await this.offer();
+      await this.attempt?.settled;
+      wait = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** failures) * (0.5 + Math.random() / 2);
+    }
+  }
+
+  /** Wait; an attempt or a link that shows up meanwhile ends the wait. */
+  private async pause(ms: number): Promise<void> {
+    const until = performance.now() + ms;
+    while (this.attempt === null && this.link === null && this.isWanted && performance.now() < until) {
+      await within(this.changed.promise, until - performance.now());
+    }
+  }
+
+  private async offer(): Promise<void> {
+    const attempt = this.tryBegin("offerer");
+    if (attempt === null) return;
+    try {
+      const body = await attempt.rtc.createOffer();
+      if (!attempt.isOver) await this.send("offer", attempt, body);
+    } catch (error) {
+      this.settle(attempt, new LinkError(`${this.what("offer")}: ${String(error)}`));
+    }
+  }
+
+  private async handle(document: Negotiation): Promise<void> {
+    if (document.kind === "offer") await this.takeOffer(document);
+    else if (document.kind === "answer") await this.takeAnswer(document);
+    else await this.takeCandidate(document);
+  }
+
+  private async takeOffer(document: Negotiation): Promise<void> {
+    const current = this.attempt;
+    if (current !== null) {
+      const isPolite = this.context.identity.peerId > this.id;
+      if (current.role === "offerer" && !isPolite) return; // glare: our offer stands, both sides drop theirs
+      this.settle(current, new LinkError(`${this.what("offer")}: the other side offered anew`));
+    }
+    const attempt = this.tryBegin("answerer");
+    if (attempt === null) return;
+    attempt.remoteNonce = document.nonce;
+    try {
+      const body = await attempt.rtc.acceptOffer(document.body);
+      if (!attempt.isOver) await this.send("answer", attempt, body);
+    } catch (error) {
+      this.settle(attempt, new LinkError(`${this.what("offer")}: ${String(error)}`));
+    }
+  }
+
+  private async takeAnswer(document: Negotiation): Promise<void> {
+    const { attempt } = this;
+    if (attempt?.role !== "offerer" || document.reply_to !== attempt.nonce || attempt.remoteNonce !== null) {
+      return; // an answer to an attempt that is over
+    }
+    attempt.remoteNonce = document.nonce;
+    try {
+      await attempt.rtc.acceptAnswer(document.body);
+    } catch (error) {
+      this.settle(attempt, new LinkError(`${this.what("answer")}: ${String(error)}`));
+    }
+  }
+
+  private async takeCandidate(document: Negotiation): Promise<void> {
+    const { attempt } = this;
+    if (attempt === null || attempt.remoteNonce !== document.nonce) return; // for an attempt that is over
+    try {
+      await attempt.rtc.addCandidate(document.body);
+    } catch (error) {
+      this.settle(attempt, new LinkError(`${this.what("candidate")}: ${String(error)}`));
+    }
+  }
+
+  /** Null, with the reason kept, where the platform makes no more connections. */
+  private tryBegin(role: Attempt["role"]): Attempt | null {
+    try {
+      return this.begin(role);
+    } catch (error) {
+      this.error = new LinkError(`${this.what("link")}: ${String(error)}`);
+      return null;
+    }
+  }
+
+  private begin(role: Attempt["role"]): Attempt {
+    const { rtc, iceServers } = this.context;
+    const events = {
+      onOpen: () => void this.opened(attempt),
+      onData: (frame: Bytes) => attempt.link?.receive(frame),
+      onWritable: () => attempt.link?.writable(),
+      onClosed: (reason: string) => {
+        if (attempt.link !== null) attempt.link.channelEnded(reason);
+        else this.settle(attempt, new LinkError(`${this.what("link")}: ${reason}`));
+      },
+    };
+    const late = () => this.settle(attempt, new LinkError(`${this.what("link")}: not made within ${LINK_TIMEOUT_MS / 1000} s`));
+    const settled = newSignal();
+    const attempt: Attempt = {
+      rtc: rtc.connect({ iceServers, lowBytes: CHANNEL_LOW_BYTES, events }),
+      role,
+      nonce: toHex(randomBytes(16)),
+      timer: setTimeout(late, LINK_TIMEOUT_MS),
+      settled: settled.promise,
+      settle: settled.fire,
+      remoteNonce: null,
+      link: null,
+      isOver: false,
+    };
+    this.attempt = attempt;
+    this.notify();
+    return attempt;
+  }
+
+  private async send(kind: NegotiationKind, attempt: Attempt, body: string): Promise<void> {
+    const { identity, rtc } = this.context;
+    const document: Negotiation = {
+      kind,
+      from: identity.peerId,
+      to: this.id,
+      nonce: attempt.nonce,
+      reply_to: attempt.remoteNonce ?? "",
+      sequence: this.context.nextSequence(),
+      fingerprint: rtc.fingerprint,
+      body,
+    };
+    await this.context.sendSignal(this.id, kind, await sealNegotiation(identity, document));
+  }
+
+  private async opened(attempt: Attempt): Promise<void> {
+    if (attempt !== this.attempt || attempt.remoteNonce === null || attempt.link !== null) return;
+    const { identity, rtc, limits } = this.context;
+    try {
+      const view = {
+        local: identity.peerId,
+        remote: this.id,
+        localFingerprint: rtc.fingerprint,
+        remoteFingerprint: attempt.rtc.remoteFingerprint(),
+        localNonce: attempt.nonce,
+        remoteNonce: attempt.remoteNonce,
+      };
+      attempt.link = new Link(attempt.rtc, view, limits, this.traffic, {
+        onReady: () => this.ready(attempt),
+        onMessage: (kind, payload) => this.context.onMessage(this.id, kind, payload),
+        onEnd: (reason, retry) => this.ended(attempt, reason, retry),
+        onFault: (reason) => this.context.onFault(this.id, reason),
+      });
+      await attempt.link.greet(identity);
+    } catch (error) {
+      this.settle(attempt, new LinkError(`${this.what("link")}: ${String(error)}`));
+    }
+  }
+
+  private ready(attempt: Attempt): void {
+    this.link?.close("replaced by a new link", Bye.REPLACED);
+    this.link = attempt.link;
+    this.error = null;
+    this.settle(attempt, null);
+    this.context.onLink(this.id, true, "linked");
+  }
+
+  private ended(attempt: Attempt, reason: string, retry: boolean): void {
+    const error = new LinkError(`${this.what("link")}: ${reason}`);
+    if (attempt.link !== this.link) {
+      this.settle(attempt, error);
+      return;
+    }
+    this.link = null;
+    this.error = error;
+    this.notify();
+    this.context.onLink(this.id, false, reason);
+    if (this.isWanted && retry) this.want();
+  }
+
+  private settle(attempt: Attempt, error: LinkError | null): void {
+    if (attempt.isOver) return;
+    attempt.isOver = true;
+    clearTimeout(attempt.timer);
+    if (attempt === this.attempt) this.attempt = null;
+    if (error !== null) {
+      this.error = error;
+      if (attempt.link !== null) attempt.link.close(error.message, Bye.REFUSED);
+      else attempt.rtc.close();
+    }
+    attempt.settle();
+    this.notify();
+  }
+
+  private notify(): void {
+    this.changed.fire();
+    this.changed = newSignal();
+  }
+
+  private what(step: string): string {
+    return `${step} between ${short(this.context.identity.peerId)} and ${short(this.id)}`;
+  }
+}
+
+function newSignal(): { readonly promise: Promise<void>; readonly fire: () => void } {
+  let fire = () => {};
+  const promise = new Promise<void>((resolve) => (fire = resolve));
+  return { promise, fire };
+}
+
+/** Wait for a signal, but no longer than `ms`; leaves no timer behind. */
+async function within(signal: Promise<void>, ms: number): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, Math.max(0, ms))));
+  await Promise.race([signal, late]);
+  clearTimeout(timer);
+}

@@ -1,0 +1,63 @@
+/** Applying an aggregate so that every language gets the same bits (spec 07 §9). */
+
+import { type Bytes, toHex } from "../protocol/bytes.js";
+import { type Bits, count } from "../protocol/bits.js";
+import { sha256 } from "../protocol/crypto.js";
+import { RoundError } from "../protocol/errors.js";
+
+/** A flat model: parameters, then buffers. */
+export type Model = Float32Array<ArrayBuffer>;
+
+/** The revealed sum: `sums` holds the model's coordinates, then the tail; lost chunks stand at zero in it. */
+export interface Aggregate {
+  readonly sums: Int32Array;
+  readonly survivors: Bits;
+  /** First element and end of each lost chunk. */
+  readonly lost: readonly (readonly [number, number])[];
+}
+
+/**
+ * The next model: the checkpoint plus the weighted mean update, in binary64 and rounded once.
+ *
+ * @throws RoundError the summed weight is not positive.
+ */
+export function applyAggregate(model: Model, aggregate: Aggregate, clip: number, largestValue: number): Model {
+  const weight = summedWeight(aggregate, model.length, largestValue);
+  if (weight <= 0) {
+    throw new RoundError(`the summed weight of ${count(aggregate.survivors)} survivors is ${weight}, expected above 0`);
+  }
+  const out = new Float32Array(model.length);
+  for (let i = 0; i < model.length; i++) {
+    out[i] = (model[i] as number) + ((aggregate.sums[i] as number) * clip) / weight;
+  }
+  return out;
+}
+
+/** W: the summed weight, or |U| times L where its own chunk is lost: the step is then too short, never too long. */
+function summedWeight(aggregate: Aggregate, modelLength: number, largestValue: number): number {
+  const isLost = aggregate.lost.some(([start, end]) => start <= modelLength && modelLength < end);
+  return isLost ? count(aggregate.survivors) * largestValue : (aggregate.sums[modelLength] ?? 0);
+}
+
+/** The tail's sums as reported and signed: little-endian i64 each. */
+export function tailBytes(aggregate: Aggregate, modelLength: number): Bytes {
+  const tail = aggregate.sums.subarray(modelLength);
+  const out = new DataView(new ArrayBuffer(8 * tail.length));
+  tail.forEach((value, i) => out.setBigInt64(8 * i, BigInt(value), true));
+  return new Uint8Array(out.buffer);
+}
+
+/** SHA-256 of a model's little-endian binary32 bytes, in hexadecimal. */
+export async function modelDigest(model: Model): Promise<string> {
+  return toHex(await sha256(modelBytes(model)));
+}
+
+/** A model's bytes on the wire; a view, not a copy. */
+export function modelBytes(model: Model): Bytes {
+  return new Uint8Array(model.buffer, model.byteOffset, model.byteLength);
+}
+
+/** A model of its bytes on the wire. */
+export function modelFrom(data: Bytes): Model {
+  return new Float32Array(data.slice().buffer);
+}
