@@ -1,0 +1,244 @@
+"""The demo from start to end: processes, one run, the comparison, the report."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cli.demo.processes import Process, start_node, start_signaling
+from cli.demo.reference import aggregate_error, compare, evaluate, training_seed_bytes
+from cli.demo.report import RoundRow, write_plot, write_report
+from cli.demo.shards import Digits, load_digits, write_shards
+from cli.errors import RUN_FAILED, CommandError
+from examples.digits import build_plan
+from plans import Executor, Plan
+from plans.release import released_model
+from protocol.errors import LinkError
+from protocol.identity import Identity
+from protocol.signaling import LogEntry, RoundLogged, RoundOpened, RunChanged
+from python_node.author import Author, RunView
+from python_node.state import load_or_create_identity
+from python_node.training import split_model
+
+__all__ = ["DemoOptions", "run_demo"]
+
+LEARNING_RATE, BATCH_SIZE, EPOCHS = 0.2, 8, 10
+CLIP = 2.0
+_GATHER_S = 20.0
+"""How long the run waits for all nodes to start before it begins without the rest."""
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What `peerplan demo` was asked for."""
+
+    peers: int
+    rounds: int
+    seed: int
+    kill: int
+    out: Path
+
+
+class _Demo:
+    """State of one demonstration."""
+
+    def __init__(self, options: DemoOptions, show: Callable[[list[RoundRow], str], None]) -> None:
+        self.options = options
+        self.show = show
+        self.rows: dict[int, RoundRow] = {}
+        self.models: dict[int, NDArray[np.float32]] = {}
+        self.entries: list[LogEntry] = []
+        self.peers: dict[int, str] = {}
+        self.killed: list[dict[str, int]] = []
+        self.caption = ""
+        generator = np.random.default_rng([options.seed, 7])
+        rounds = np.arange(2, options.rounds) if options.rounds > 2 else np.array([1])
+        victims = generator.permutation(options.peers)[: options.kill]
+        when = np.sort(generator.choice(rounds, options.kill, replace=options.kill > len(rounds)))
+        self.victims = list(zip(when.tolist(), victims.tolist(), strict=True))
+
+    def say(self, text: str) -> None:
+        self.caption = text
+        self.show(list(self.rows.values()), text)
+
+    def node_event(self, index: int, event: dict[str, Any]) -> None:
+        """A line of a node's output."""
+        if event["event"] == "registered":
+            self.peers[index] = event["peer"]
+        elif event["event"] == "round_completed":
+            self._row(event["round"]).add_peer(event["peer"], event)
+            self.say(self.caption)
+        elif event["event"] in ("round_failed", "behind", "error", "signaling"):
+            self.say(f"node {index + 1}: {event['event']}: {event.get('reason', '')}")
+
+    def logged(self, entry: LogEntry, view: RunView) -> None:
+        """A round is in the log."""
+        row = self._row(entry.round)
+        row.survivors, row.cohort = len(entry.survivors), len(entry.cohort)
+        row.loss = view.metrics(entry).training.get("loss")
+        self.entries.append(entry)
+        self.say(self.caption)
+
+    def _row(self, number: int) -> RoundRow:
+        if number not in self.rows:
+            self.rows[number] = RoundRow(round=number, survivors=0, cohort=0, loss=None)
+            self.rows = dict(sorted(self.rows.items()))
+        return self.rows[number]
+
+
+async def run_demo(options: DemoOptions, show: Callable[[list[RoundRow], str], None]) -> dict[str, Any]:
+    """Run the demonstration; gives the report, which is also written to `options.out`.
+
+    Raises:
+        CommandError: a process ended early, or the run failed.
+    """
+    begun = time.perf_counter()
+    demo = _Demo(options, show)
+    digits = load_digits(options.peers, options.seed)
+    options.out.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peerplan-demo-")))
+        identity = load_or_create_identity(work / "author.key")
+        demo.say("starting the signaling server and the nodes, tracing the plan")
+        tracing = asyncio.ensure_future(asyncio.to_thread(build_plan))
+        server, url = await start_signaling(work / "signaling", gather_s=_GATHER_S)
+        stack.push_async_callback(server.stop)
+        nodes = await _start_nodes(demo, digits, stack, url=url, identity=identity, work=work)
+        plan = await tracing
+        run = await asyncio.to_thread(
+            partial(
+                plan.publish,
+                url,
+                identity=identity,
+                rounds=options.rounds,
+                cohort_size=options.peers,
+                min_cohort=3,
+                min_survivors=3,
+                learning_rate=LEARNING_RATE,
+                batch_size=BATCH_SIZE,
+                epochs=EPOCHS,
+                max_examples=len(digits.shards[0]["label"]),
+                clip=CLIP,
+                evaluate=False,
+                nonce=training_seed_bytes(f"demo {options.seed} run").hex(),
+            )
+        )
+        author = await stack.enter_async_context(await Author.connect(url, identity))
+        view = await _follow(demo, author, run, plan, digits, nodes)
+    demo.say("training the same budget centrally and on each peer alone")
+    report = await asyncio.to_thread(_report, demo, plan, view, digits, begun)
+    demo.say("")
+    return report
+
+
+async def _start_nodes(
+    demo: _Demo, digits: Digits, stack: AsyncExitStack, *, url: str, identity: Identity, work: Path
+) -> list[Process]:
+    shards = write_shards(digits, work)
+    nodes = []
+    for index, shard in enumerate(shards):
+        node = await start_node(
+            index,
+            url=url,
+            shard=shard,
+            author=identity.peer_id,
+            state=work / f"node-{index}",
+            training_seed=_training_seed(demo.options, index),
+            on_event=partial(demo.node_event, index),
+        )
+        stack.push_async_callback(node.stop)
+        nodes.append(node)
+    await asyncio.gather(*(node.first_event() for node in nodes))
+    return nodes
+
+
+async def _follow(demo: _Demo, author: Author, run: str, plan: Plan, digits: Digits, nodes: list[Process]) -> RunView:
+    """Watch the run, fetch and evaluate each round's model, and kill whom the options say."""
+    view = await author.view(run)
+    demo.models[0] = np.concatenate([plan.initial("theta"), plan.initial("buffers")])
+    executor = Executor(plan)
+    wanted: asyncio.Queue[LogEntry | None] = asyncio.Queue()
+
+    async def fetch() -> None:
+        while (entry := await wanted.get()) is not None:
+            try:
+                model = await author.fetch(run, round_number=entry.round)
+            except LinkError as error:
+                demo.say(f"round {entry.round}: its model could not be fetched: {error}")
+                continue
+            demo.models[entry.round] = model.values
+            accuracy = await asyncio.to_thread(evaluate, executor, plan, model.values, digits.held_out)
+            demo.rows[entry.round].accuracy = accuracy
+            demo.say(demo.caption)
+
+    fetching = asyncio.ensure_future(fetch())
+    demo.say("waiting for the nodes to agree to the run")
+    async for event in author.watch(run):
+        match event:
+            case RoundOpened(round=number):
+                demo.say("")
+                _kill_due(demo, number, nodes)
+            case RoundLogged(entry=entry):
+                demo.logged(entry, view)
+                wanted.put_nowait(entry)
+            case RunChanged(status=status):
+                if status.state in ("failed", "stopped"):
+                    fetching.cancel()
+                    raise CommandError(
+                        f"the run {status.state}: {status.reason}", code="run-failed", exit_status=RUN_FAILED
+                    )
+    wanted.put_nowait(None)
+    await fetching
+    return view
+
+
+def _kill_due(demo: _Demo, number: int, nodes: list[Process]) -> None:
+    for when, victim in demo.victims:
+        if when == number and nodes[victim].running:
+            nodes[victim].kill()
+            demo.killed.append({"round": number, "peer": victim})
+            demo.say(f"round {number}: node {victim + 1} killed with SIGKILL")
+
+
+def _report(demo: _Demo, plan: Plan, view: RunView, digits: Digits, begun: float) -> dict[str, Any]:
+    options = demo.options
+    last = max(demo.models)
+    if last != options.rounds:
+        raise CommandError(
+            f"the model of round {options.rounds} could not be fetched, only that of round {last}", code="no-model"
+        )
+    comparison = compare(Executor(plan), plan, view.terms, digits.shards, digits.held_out, seed=options.seed)
+    shards = {peer: (digits.shards[index], _training_seed(options, index)) for index, peer in demo.peers.items()}
+    peers = [demo.peers[index] for index in sorted(demo.peers)]
+    report = {
+        "final_accuracy": demo.rows[last].accuracy,
+        "central_accuracy": comparison.central,
+        "best_single_peer_accuracy": comparison.best_single_peer,
+        "max_abs_aggregate_error": aggregate_error(plan, view.terms, shards, demo.models, demo.entries),
+        "quantisation_step": view.terms.clip / ((1 << (view.terms.value_bits - 1)) - 1),
+        "parameters": plan.manifest.parameter_count,
+        "peers": peers,
+        "seed": options.seed,
+        "killed": demo.killed,
+        "rounds": [demo.rows[number].plain(peers) for number in sorted(demo.rows)],
+    }
+    theta, buffers = split_model(plan, demo.models[last])
+    (options.out / "model.onnx").write_bytes(released_model(plan, theta, buffers))
+    write_plot(report, options.out / "rounds.png")
+    report["seconds_total"] = round(time.perf_counter() - begun, 3)
+    write_report(report, options.out / "report.json")
+    return report
+
+
+def _training_seed(options: DemoOptions, index: int) -> str:
+    return f"demo {options.seed} node {index}"
