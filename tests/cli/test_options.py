@@ -1,0 +1,81 @@
+"""Text of options: what is meant is understood, and anything else is one usage error."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cli.errors import USAGE, CommandError
+from cli.model_inputs import parse_fields
+from cli.options import ice_servers
+from cli.publish_command import parse_deadlines
+from protocol.terms import Deadlines
+
+
+def outcome(parse):
+    """What a parser gives, or None where it refuses as it should; any other error fails the test."""
+    try:
+        return parse()
+    except CommandError as refused:
+        if refused.exit_status != USAGE:
+            raise
+        return None
+
+
+def addresses(**options):
+    given_options = {"stun": None, "turn": None, "username": "me", "credential": "secret"} | options
+    return [server.urls[0] for server in ice_servers(**given_options)]
+
+
+@pytest.mark.parametrize(
+    ("word", "url"),
+    [
+        ("stun.example:3478", "stun:stun.example:3478"),
+        ("stun:stun.example:3478", "stun:stun.example:3478"),
+        ("stuns:stun.example:5349", "stuns:stun.example:5349"),
+        ("[::1]:3478", "stun:[::1]:3478"),
+    ],
+)
+def test_stun_servers_may_be_given_with_or_without_their_scheme(word, url):
+    assert addresses(stun=[word]) == [url]
+
+
+def test_turn_servers_keep_their_transport_and_hide_their_credential():
+    (server,) = ice_servers(None, ["turn.example:3478?transport=tcp"], "me", "secret")
+    assert server.urls == ("turn:turn.example:3478?transport=tcp",)
+    assert (server.username, server.credential) == ("me", "secret")
+    assert "secret" not in repr(server)
+
+
+@given(st.text())
+@example("stun:")
+@example("stun:3478")
+@example("turn:host:1")
+@example(":1")
+def test_an_address_is_understood_or_refused(word):
+    made = outcome(lambda: addresses(stun=[word]))
+    if made is not None:
+        assert made[0].endswith(word.removeprefix("stun:").removeprefix("stuns:"))
+
+
+@given(st.text())
+@example("train=٣")
+@example("train=1e3")
+@example("train=nan")
+def test_a_deadline_is_understood_or_refused(word):
+    made = outcome(lambda: parse_deadlines([word]))
+    if made is not None:
+        stage, _, seconds = word.partition("=")
+        assert getattr(made, f"{stage}_ms") == round(1000 * float(seconds))
+
+
+def test_deadlines_are_seconds_and_others_stay():
+    made = parse_deadlines(["train=120", "link=2.5"])
+    assert (made.train_ms, made.link_ms, made.sum_ms) == (120_000, 2_500, Deadlines().sum_ms)
+
+
+@given(st.text())
+def test_columns_are_understood_or_refused(word):
+    made = outcome(lambda: parse_fields([word]))
+    if made is not None:
+        ((name, columns),) = made.items()
+        assert f"{name}={','.join(columns)}" == word

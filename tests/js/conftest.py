@@ -1,0 +1,23 @@
+"""The JavaScript package, built once; without Node.js or installed packages these tests are skipped, in CI failed."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "mobile_stubs" / "js"
+
+
+@pytest.fixture(scope="session")
+def package() -> Path:
+    """The package's folder with a fresh `dist`."""
+    if shutil.which("node") is None or not (PACKAGE / "node_modules" / "typescript").is_dir():
+        reason = f"needs Node.js 20 and `npm ci` in mobile_stubs/{PACKAGE.name} (make js)"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    done = subprocess.run(["node", "build.mjs"], cwd=PACKAGE, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return PACKAGE

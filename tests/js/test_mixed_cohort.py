@@ -1,0 +1,136 @@
+"""Python nodes and JavaScript nodes in one cohort, over real websockets and WebRTC."""
+
+import hashlib
+import json
+
+import pytest
+
+from examples.digits import build_plan
+from protocol.identity import Identity
+from tests.e2e.data import examples
+from tests.e2e.world import World, finished
+from tests.js.process import JsPeer
+
+
+@pytest.fixture(scope="session")
+def plan():
+    return build_plan()
+
+
+@pytest.fixture
+async def world(tmp_path):
+    async with World(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def js(package, world, tmp_path):
+    """Starts JavaScript nodes by name and ends them all."""
+    peers = []
+
+    async def start(name, *, folder=None, **options):
+        data = examples(int(hashlib.sha256(name.encode()).hexdigest()[:6], 16))
+        source = tmp_path / f"{name}.json"
+        source.write_text(json.dumps({"image": data["image"].ravel().tolist(), "label": data["label"].tolist()}))
+        peer = JsPeer(name)
+        peers.append(peer)
+        given = {
+            "url": world.url,
+            "seed": hashlib.sha256(f"js {name}".encode()).hexdigest(),
+            "folder": str(folder or tmp_path / f"js-{name}"),
+            "author": world.author_identity.peer_id,
+            "data": str(source),
+        }
+        await peer.start(given | options)
+        return peer
+
+    yield start
+    for peer in peers:
+        await peer.close()
+
+
+def identity_of(name):
+    return Identity(hashlib.sha256(f"js {name}".encode()).digest())
+
+
+async def test_two_python_and_two_javascript_nodes_end_with_the_same_model(world, plan, js):
+    hosts = await world.nodes(2)
+    peers = [await js("one", heldOut=16), await js("two")]
+    author = await world.author()
+    status = await world.publish(author, plan, rounds=5, cohort_size=4, min_cohort=4)
+    for peer in peers:
+        for number in range(1, 6):
+            await peer.until("result", round=number)
+    assert (await finished(author, status.run)).state == "finished"
+    expected = hosts[0].model(status.run)
+    assert expected[0] == 5
+    for peer in peers:
+        await peer.ask(command="model", run=status.run)
+        held = await peer.until("model")
+        assert (held["round"], held["digest"], bytes.fromhex(held["bytes"])) == expected
+        assert [event["message"] for event in peer.of("error")] == []
+    assert hosts[1].model(status.run) == expected
+
+
+async def test_a_killed_javascript_node_is_survived_and_the_others_agree(world, plan, js):
+    hosts = await world.nodes(3)
+    stays, goes = await js("stays"), await js("goes")
+    author = await world.author()
+    status = await world.publish(author, plan, rounds=4, cohort_size=5, min_cohort=4)
+    await goes.until("result", round=1)
+    await goes.until("round", round=2)
+    goes.kill()
+    await stays.until("result", round=4)
+    assert (await finished(author, status.run)).state == "finished"
+    await stays.ask(command="model", run=status.run)
+    held = await stays.until("model")
+    for host in hosts:
+        assert (held["round"], held["digest"], bytes.fromhex(held["bytes"])) == host.model(status.run)
+
+
+async def test_a_javascript_node_that_joins_late_fetches_the_model_from_a_peer(world, plan, js):
+    hosts = await world.nodes(3)
+    author = await world.author()
+    status = await world.publish(author, plan, rounds=1000, cohort_size=4, min_cohort=3)
+    await hosts[0].diary.until("round_completed", round=1)
+    late = await js("late")
+    first = await late.until("result")
+    assert first["round"] > 2
+    there = await hosts[0].diary.until("round_completed", round=first["round"])
+    assert there.fields["model_digest"] == first["modelDigest"]
+    await author.session.stop_run(status.run, "seen enough")
+    await late.until("ended", state="stopped")
+    await late.ask(command="stop")
+    assert await late.exit_code() == 0
+
+
+async def test_a_javascript_node_declines_an_author_its_owner_did_not_allow(world, plan, js):
+    stranger = await js("stranger", author="ab" * 32)
+    author = await world.author()
+    await world.publish(author, plan, rounds=1)
+    offer = await stranger.until("offer")
+    assert offer["verdict"] == {
+        "accepted": False,
+        "rule": "authors",
+        "reason": f"author {world.author_identity.peer_id} is not allowed (policy allows 1 authors)",
+        "dataset": None,
+    }
+    await stranger.ask(command="stop")
+    assert await stranger.exit_code() == 0
+    assert stranger.of("joined") == []
+
+
+async def test_javascript_nodes_alone_complete_rounds_in_every_role(world, plan, js):
+    peers = [await js(f"alone-{number}") for number in range(3)]
+    author = await world.author()
+    status = await world.publish(author, plan, rounds=4, cohort_size=3, min_cohort=3)
+    for peer in peers:
+        await peer.until("result", round=4)
+    assert (await finished(author, status.run)).state == "finished"
+    models = []
+    for peer in peers:
+        await peer.ask(command="model", run=status.run)
+        held = await peer.until("model")
+        models.append((held["round"], held["digest"], held["bytes"]))
+    assert models[0][0] == 4
+    assert models[1:] == models[:1] * 2

@@ -1,0 +1,5 @@
+"""The worlds of the end-to-end tests, for attacks on whole nodes."""
+
+from tests.e2e.conftest import plan, quiet_logs, world
+
+__all__ = ["plan", "quiet_logs", "world"]
