@@ -29,7 +29,7 @@ from python_node.signaling_link import SignalingSession
 from python_node.state import NodeState
 from signaling.run_machine import RunMachine
 from tests.e2e.data import examples
-from tests.e2e.world import finished, terms, whole_log
+from tests.e2e.world import finished, models, terms, whole_log
 
 
 def as_envelope(data: bytes) -> Envelope:
@@ -215,7 +215,7 @@ async def test_rubbish_from_a_member_over_a_data_channel_stops_no_round(world, p
 
     assert (await finished(author, run)).state == "finished"
     assert len(await whole_log(author, run)) == 4
-    assert len({host.model(run)[1] for host in hosts[1:]}) == 1
+    assert len(await models(hosts[1:], run, 4)) == 1
 
 
 async def test_a_message_too_large_ends_that_link_with_a_reason_and_the_run_goes_on(world, plan):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -61,15 +61,17 @@ class Diary:
             if event.kind == kind and all(event.fields.get(key) == value for key, value in fields.items())
         ]
 
-    async def until(self, kind: str, *, within_s: float = WITHIN_S, **fields: Any) -> NodeEvent:
-        """The first event of a kind with these values, now or later."""
+    async def until(self, *kinds: str, within_s: float = WITHIN_S, **fields: Any) -> NodeEvent:
+        """The first event of one of these kinds with these values, now or later."""
         try:
             async with asyncio.timeout(within_s):
-                while not (found := self.of(kind, **fields)):
+                while not (found := [event for kind in kinds for event in self.of(kind, **fields)]):
                     await self._changed.wait()
         except TimeoutError:
             seen = "; ".join(f"{e.kind} {e.fields}"[:200] for e in self.events[-12:])
-            raise AssertionError(f"{self.name}: no {kind} {fields} within {within_s:g} s; last: {seen}") from None
+            raise AssertionError(
+                f"{self.name}: no {' or '.join(kinds)} {fields} within {within_s:g} s; last: {seen}"
+            ) from None
         return found[0]
 
 
@@ -216,6 +218,13 @@ async def finished(author: Author, run: str, *, within_s: float = WITHIN_S) -> R
             if status is not None and status.state in ("finished", "stopped", "failed"):
                 return status
     raise AssertionError(f"run {run[:8]}: the events ended before it did")
+
+
+async def models(hosts: Iterable[Host], run: str, number: int):
+    """What each host holds after a round: a quorum's signatures end a round before the slowest host has its model."""
+    for host in hosts:
+        await host.diary.until("round_completed", "fetched", run=run, round=number)
+    return {host.model(run) for host in hosts}
 
 
 async def whole_log(author: Author, run: str):
