@@ -1,0 +1,97 @@
+/** Cells of one field, read as rows come. */
+
+import { UnusableDataError } from "../node/errors.js";
+import type { FieldData } from "../plans/data.js";
+import { arrayOf, type DType, shown } from "./fields.js";
+
+const TRUTH: ReadonlyMap<string, number> = new Map([["0", 0], ["1", 1], ["false", 0], ["true", 1]]);
+const LARGEST_FLOAT32 = (2 - 2 ** -23) * 2 ** 127;
+const RANGES = {
+  uint8: [0n, 255n],
+  int32: [-(1n << 31n), (1n << 31n) - 1n],
+  int64: [-(1n << 63n), (1n << 63n) - 1n],
+} as const;
+const WHOLE = /^\s*[+-]?[0-9]{1,40}\s*$/;
+const NUMBER = /^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$/;
+const FIRST_ROOM = 1024;
+
+/** One field of a table. A dtype of null begins as int64 and widens to float32 at the first cell that is no integer. */
+export class Column {
+  private dtype: DType;
+  private readonly mayWiden: boolean;
+  private values: Float64Array | BigInt64Array;
+  private filled = 0;
+
+  constructor(
+    readonly name: string,
+    dtype: DType | null,
+    readonly shape: readonly number[],
+    private readonly columns: readonly number[],
+    private readonly header: readonly string[],
+    private readonly where: string,
+  ) {
+    this.dtype = dtype ?? "int64";
+    this.mayWiden = dtype === null;
+    this.values = this.dtype === "int64" ? new BigInt64Array(FIRST_ROOM) : new Float64Array(FIRST_ROOM);
+  }
+
+  /**
+   * Take this field's cells of one row; gives the bytes they take.
+   *
+   * @throws UnusableDataError a cell is no number of this field.
+   */
+  add(cells: readonly string[], line: number): number {
+    this.makeRoom();
+    for (const column of this.columns) {
+      const cell = cells[column] as string;
+      let value = this.parse(cell);
+      if (value === null && this.mayWiden && this.dtype === "int64") {
+        this.widen();
+        value = this.parse(cell);
+      }
+      if (value === null) {
+        const expected = this.mayWiden ? "a finite number" : this.dtype;
+        const column_ = shown(this.header[column] as string);
+        throw new UnusableDataError(`${this.where}: row ${line}, column ${column_}: expected ${expected}, got ${shown(cell)}`);
+      }
+      this.values[this.filled++] = value as never;
+    }
+    return 8 * this.columns.length;
+  }
+
+  /** The field, once all rows were added. */
+  finish(): FieldData {
+    const data = arrayOf(this.dtype, this.filled);
+    data.set(this.values.subarray(0, this.filled) as never);
+    return { dtype: this.dtype, shape: this.shape, data };
+  }
+
+  /** The cell's number; null where it is none of this dtype. */
+  private parse(cell: string): number | bigint | null {
+    const { dtype } = this;
+    if (dtype === "bool") return TRUTH.get(cell.trim().toLowerCase()) ?? null;
+    if (dtype === "float32" || dtype === "float64") {
+      const value = NUMBER.test(cell) ? Number(cell) : Number.NaN;
+      const most = dtype === "float32" ? LARGEST_FLOAT32 : Number.MAX_VALUE;
+      return Math.abs(value) <= most ? value : null;
+    }
+    if (!WHOLE.test(cell)) return null;
+    const text = cell.trim();
+    const value = BigInt(text.startsWith("+") ? text.slice(1) : text);
+    const [low, high] = RANGES[dtype];
+    if (value < low || value > high) return null;
+    return dtype === "int64" ? value : Number(value);
+  }
+
+  private widen(): void {
+    this.dtype = "float32";
+    this.values = Float64Array.from(this.values as BigInt64Array, Number);
+  }
+
+  private makeRoom(): void {
+    if (this.filled + this.columns.length <= this.values.length) return;
+    const larger = new (this.values.constructor as typeof Float64Array)(2 * this.values.length + this.columns.length);
+    larger.set(this.values as Float64Array);
+    this.values = larger;
+  }
+}

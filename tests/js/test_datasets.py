@@ -1,0 +1,113 @@
+"""The package's loaders read the files that the Python node reads, to the same bits, and refuse what it refuses."""
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+
+from python_node.datasets import ColumnGroup, load_dataset
+from python_node.errors import DatasetError
+from tests.js.process import SCRIPTS
+
+
+@pytest.fixture
+def loaded(package):
+    """Loads files with the package: a list of (path, options) to what came of each."""
+
+    def load(asked):
+        lines = [json.dumps({"path": str(path), "options": {"name": "data"} | options}) for path, options in asked]
+        done = subprocess.run(
+            ["node", str(SCRIPTS / "datasets.mjs")],
+            input="\n".join(lines) + "\n",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return load
+
+
+def same(found, arrays):
+    expected = {
+        name: {"dtype": array.dtype.name, "shape": list(array.shape[1:]), "data": array.tobytes().hex()}
+        for name, array in arrays.items()
+    }
+    return found["fields"] == expected
+
+
+def test_npz_files_of_numpy_come_out_bit_by_bit(loaded, tmp_path):
+    random = np.random.default_rng(5)
+    image = random.normal(size=(7, 3, 2))
+    arrays = {
+        "f4": image.astype("<f4"),
+        "f8": image,
+        "i4": random.integers(-(2**31), 2**31, (7, 2), dtype="i4"),
+        "i8": random.integers(-(2**63), 2**63 - 1, 7, dtype="i8"),
+        "u1": random.integers(0, 256, (7, 4, 1), dtype="u1"),
+        "b1": random.integers(0, 2, 7).astype(bool),
+        "swapped": image.astype(">f4"),
+        "columns": np.asfortranarray(image.astype("<f8")),
+    }
+    np.savez(tmp_path / "plain.npz", **arrays)
+    np.savez_compressed(tmp_path / "packed.npz", **arrays)
+    expected = load_dataset("data", tmp_path / "plain.npz").arrays
+    for found in loaded([(tmp_path / name, {}) for name in ("plain.npz", "packed.npz")]):
+        assert same(found, expected)
+
+
+TABLES = {
+    "plain": ("a,b\n1,2\n3,4\n", {}),
+    "widens": ("a,b\n1,2\n3.5,-4e-3\n.5,+6.\n", {}),
+    "large": ("a\n9007199254740993\n-9223372036854775808\n", {}),
+    "quoted": ('"a","b"\r\n"1","2"\r\n\r\n 3 ,4\r\n', {}),
+    "groups": ("p_1,p_0,p_2,label\n1,2,3,9\n4,5,6,8\n", {"image": {"columns": ["p_*"], "dtype": "float32"}}),
+    "bytes": ("p_0,p_1,y\n0,255,true\n7,8,FALSE\n", {"y": {"columns": ["y"], "dtype": "bool", "shape": []}}),
+    "rounding": ("a\n0.1\n16777217\n3.4028234e38\n1e-46\n", {}),
+    "short row": ("a,b\n1\n", {}),
+    "word": ("a\nmany\n", {}),
+    "nan": ("a\nnan\n", {}),
+    "infinite": ("a\ninf\n", {}),
+    "too large": ("a\n1e39\n", {}),
+    "beyond int64": ("a\n9223372036854775808\n0.5\n", {}),
+    "underscore": ("a\n1_000\n", {}),
+    "other digits": ("a\n\u0661\n", {}),
+    "twice": ("a,a\n1,2\n", {}),
+    "open quote": ('a\n"1\n', {}),
+    "after quote": ('a\n"1"2\n', {}),
+    "empty": ("", {}),
+    "no rows": ("a\n", {}),
+    "bad name": ("a b\n1\n", {}),
+}
+
+
+def test_csv_tables_come_out_as_in_the_python_node_or_are_refused_by_both(loaded, tmp_path):
+    asked = []
+    for number, (text, columns) in enumerate(TABLES.values()):
+        path = tmp_path / f"{number}.csv"
+        path.write_text(text, encoding="utf-8", newline="")
+        asked.append((path, {"columns": columns}))
+    refused = set()
+    for name, (path, options), found in zip(TABLES, asked, loaded(asked), strict=True):
+        groups = {field: ColumnGroup(**group) for field, group in options["columns"].items()}
+        try:
+            arrays = load_dataset("data", path, columns=groups).arrays
+        except DatasetError:
+            assert "refused" in found, name
+            refused.add(name)
+        else:
+            assert same(found, arrays), (name, found)
+    broken = list(TABLES)[list(TABLES).index("short row") :]
+    assert refused == set(broken) - {"beyond int64"}  # one that widens to float32
+
+
+def test_a_hold_out_has_the_size_it_has_in_the_python_node(loaded, tmp_path):
+    np.savez(tmp_path / "data.npz", x=np.arange(37, dtype="f4"))
+    (found,) = loaded([(tmp_path / "data.npz", {"holdOut": 0.2})])
+    dataset = load_dataset("data", tmp_path / "data.npz", holdout_fraction=0.2)
+    assert found["heldOut"] == dataset.holdout_examples
+    values = np.frombuffer(bytes.fromhex(found["fields"]["x"]["data"]), dtype="f4")
+    assert sorted(values) == list(range(37))
