@@ -179,12 +179,13 @@ def _first_level(cohort: tuple[PeerId, ...], group: int, elements: int) -> Round
 def _next_level(done: list[Cohort], level: int, fan_in: int) -> list[RoundParameters]:
     groups = [
         FinishedGroup(
+            group=group,
             round_id=cohort.parameters.round_id,
             sum_digest=next(iter(cohort.results.values())),
             signers=tuple(cohort.results),
             peers=most_peers(cohort.parameters),
         )
-        for cohort in done
+        for group, cohort in enumerate(done)
     ]
     return [
         combining_parameters(done[0].parameters, delegation, round_id=compute_group_round_id(RUN, 1, 1, level, group))

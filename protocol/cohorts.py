@@ -41,11 +41,13 @@ _DELEGATE_LABEL = b"p2psa/1/delegate"
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedGroup:
-    """A cohort whose sum is known: its round id, the digest its quorum signed, and who signed it, so holds the sum.
+    """A cohort whose sum is known: its number, its round id, the digest its quorum signed, and who signed it, so
+    holds the sum.
 
     `peers` is the most peers whose updates its sum may hold.
     """
 
+    group: int
     round_id: str
     sum_digest: str
     signers: tuple[PeerId, ...]
@@ -131,7 +133,7 @@ def name_delegates(groups: Sequence[FinishedGroup], *, fan_in: int = MAX_COHORT)
         raise TermsError(f"round: {len(groups)} groups cannot be combined {fan_in} at a time")
     count = -(-len(groups) // fan_in)
     bounds = [len(groups) * part // count for part in range(count + 1)]
-    return tuple(_delegate(groups[start:end], start) for start, end in itertools.pairwise(bounds))
+    return tuple(_delegate(groups[start:end]) for start, end in itertools.pairwise(bounds))
 
 
 def check_own_group(delegation: Delegation, peer: PeerId, group: Collection[PeerId]) -> None:
@@ -158,16 +160,18 @@ def check_own_group(delegation: Delegation, peer: PeerId, group: Collection[Peer
             raise TermsError(f"round: {short(other)} of group {own} speaks for group {source}")
 
 
-def _delegate(groups: Sequence[FinishedGroup], first: int) -> Delegation:
+def _delegate(groups: Sequence[FinishedGroup]) -> Delegation:
     each = 2 if len(groups) <= FEW_GROUPS else 1
     sources: dict[PeerId, int] = {}
-    for number, group in enumerate(groups, first):
+    for group in groups:
         drawn = _drawn(group)[:each]
         if len(drawn) < each:
-            raise TermsError(f"round: group {number} has {len(drawn)} peers that signed its sum, expected {each}")
+            raise TermsError(
+                f"round: group {group.group} has {len(drawn)} peers that signed its sum, expected {each}"
+            )
         if any(peer in sources for peer in drawn):
-            raise TermsError(f"round: a peer of group {number} already speaks for another group")
-        sources |= dict.fromkeys(drawn, number)
+            raise TermsError(f"round: a peer of group {group.group} already speaks for another group")
+        sources |= dict.fromkeys(drawn, group.group)
     cohort = tuple(sorted(sources))
     return Delegation(
         cohort=cohort,

@@ -10,7 +10,9 @@ from protocol.encoding import Hex64, Name, decode_json, encode_json
 from protocol.errors import TermsError
 
 __all__ = [
+    "COMBINING_RING_BITS",
     "MAX_COHORT",
+    "MAX_COHORTS",
     "Deadlines",
     "LocalTraining",
     "RunTerms",
@@ -20,7 +22,11 @@ __all__ = [
 ]
 
 MAX_COHORT = 64
+MAX_COHORTS = 64
+"""Cohorts of one round: as many as one cohort of delegates can combine."""
 MAX_TERMS_BYTES = 64 << 10
+COMBINING_RING_BITS = 32
+"""The ring in which cohorts' sums are combined, whatever ring their peers' updates are summed in."""
 
 _Milliseconds = Annotated[int, msgspec.Meta(ge=100, le=3_600_000)]
 
@@ -74,6 +80,8 @@ class RunTerms(_Record, frozen=True, kw_only=True):
     cohort_size: Annotated[int, msgspec.Meta(ge=3, le=MAX_COHORT)]
     min_cohort: Annotated[int, msgspec.Meta(ge=3, le=MAX_COHORT)]
     """A round starts with fewer peers than `cohort_size` when the rest are away, never with fewer than this."""
+    cohorts: Annotated[int, msgspec.Meta(ge=1, le=MAX_COHORTS)] = 1
+    """Cohorts of one round at most (spec 08); with more than one, delegates combine the sums of all of them."""
     min_survivors: Annotated[int, msgspec.Meta(ge=3, le=MAX_COHORT)]
     """u_min: no sum over fewer peers is ever revealed."""
     ring_bits: Literal[16, 20, 24, 32] = 20
@@ -124,6 +132,12 @@ def check_terms(terms: RunTerms) -> None:
         raise TermsError(
             f"run {terms.name}: {terms.cohort_size} peers of {terms.value_bits}-bit values sum up to {largest}, "
             f"a ring of {terms.ring_bits} bits holds less than {2 ** (terms.ring_bits - 1)}"
+        )
+    combined = terms.cohorts * largest
+    if terms.cohorts > 1 and combined >= 2 ** (COMBINING_RING_BITS - 1):
+        raise TermsError(
+            f"run {terms.name}: {terms.cohorts} cohorts of {terms.cohort_size} peers of {terms.value_bits}-bit "
+            f"values sum up to {combined}, {COMBINING_RING_BITS} bits hold less than {2 ** (COMBINING_RING_BITS - 1)}"
         )
     if len(set(terms.members)) != len(terms.members):
         raise TermsError(f"run {terms.name}: a member is listed twice")

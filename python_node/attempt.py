@@ -29,7 +29,8 @@ from protocol.round.actions import (
     StageEntered,
     Work,
 )
-from protocol.round.jobs import LocalUpdate, MaskJob, tail_bytes
+from protocol.round.combining import group_sum, group_sum_digest
+from protocol.round.jobs import GroupSum, LocalUpdate, MaskJob, tail_bytes
 from protocol.round.machine import RoundMachine, randomness_bytes
 from protocol.secagg.apply import Aggregate, apply_aggregate, model_digest
 from protocol.secagg.parameters import RoundParameters
@@ -47,13 +48,15 @@ _EARLY_MESSAGES = 64
 class AttemptReport:
     """How an attempt ended on this peer.
 
-    `model` and `tail` are set where `completed` is; `seconds` by stage: link, train, mask, exchange, unmask, total;
+    `model` and `tail` are set where `completed` is, or `total`, for a group among many cohorts; `seconds` by stage:
+    link, train, mask, exchange, unmask, total;
     bytes are those of all links between the attempt's start and its end.
     """
 
     completed: Completed | None
     failure: str | None
     model: Model | None
+    total: GroupSum | None
     tail: bytes
     seconds: dict[str, float]
     bytes_sent: int
@@ -80,7 +83,8 @@ class Attempt:
         deadlines: Deadlines,
         checkpoint: Model,
         record: Callable[[str, str, str], None],
-        train: Callable[[], Awaitable[LocalUpdate]],
+        contribute: Callable[[], Awaitable[LocalUpdate | GroupSum]],
+        group: bool = False,
     ) -> None:
         """Prepare; `record(round_id, entry, detail)` must be durable on return and is called in a thread.
 
@@ -91,14 +95,16 @@ class Attempt:
             deadlines: from the run's terms.
             checkpoint: float32 [P + B], the model that enters the round.
             record: writes the journal.
-            train: gives this peer's update; started at once, in parallel with linking and sharing.
+            contribute: gives this peer's update, or its group's sum; started at once, in parallel with linking.
+            group: the cohort's sum is one of several (spec 08): it is kept for a delegate to put in, not applied.
         """
         self.parameters = parameters
         self._mesh = mesh
         self._deadlines = deadlines
         self._checkpoint = checkpoint
         self._record = record
-        self._train = train
+        self._contribute = contribute
+        self._group = group
         self._loop = asyncio.get_running_loop()
         self._machine = RoundMachine(
             parameters=parameters,
@@ -114,6 +120,7 @@ class Attempt:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[Completed | Failed] = self._loop.create_future()
         self._model: Model | None = None
+        self._total: GroupSum | None = None
         self._tail = b""
         self._marks: dict[str, float] = {}
         self._seconds: dict[str, float] = {}
@@ -151,6 +158,7 @@ class Attempt:
             completed=outcome if isinstance(outcome, Completed) else None,
             failure=outcome.reason if isinstance(outcome, Failed) else None,
             model=self._model if isinstance(outcome, Completed) else None,
+            total=self._total if isinstance(outcome, Completed) else None,
             tail=self._tail,
             seconds=self._stage_seconds(),
             bytes_sent=total.bytes_sent - sent,
@@ -215,7 +223,7 @@ class Attempt:
     async def _provide_update(self) -> None:
         begun = time.perf_counter()
         try:
-            update = await self._train()
+            update = await self._contribute()
         except ProtocolError as error:
             self.abort(f"local training failed: {error}")
             return
@@ -242,7 +250,7 @@ class Attempt:
                 case Work():
                     self._spawn(self._work(action))
                 case Revealed(aggregate=aggregate):
-                    self._spawn(self._apply(aggregate))
+                    self._spawn(self._take_sum(aggregate) if self._group else self._apply(aggregate))
                 case StageEntered(stage=stage):
                     self._marks.setdefault(stage, time.perf_counter())
                 case Misbehaviour(peer=index, reason=reason):
@@ -277,13 +285,23 @@ class Attempt:
             self._seconds["mask"] = time.perf_counter() - begun
         self._feed(lambda now: self._machine.finish_work(work.number, outcome, now))
 
+    async def _take_sum(self, aggregate: Aggregate) -> None:
+        """Among many cohorts, the sum is the result: nothing of one group is applied, and its metrics stay in it."""
+
+        def take() -> tuple[GroupSum, str]:
+            total = group_sum(aggregate, self.parameters, model_length=len(self._checkpoint))
+            return total, group_sum_digest(total)
+
+        self._total, digest = await asyncio.to_thread(take)
+        self._feed(lambda now: self._machine.provide_result(digest, b"", now))
+
     async def _apply(self, aggregate: Aggregate) -> None:
         def apply() -> tuple[Model, str]:
             model = apply_aggregate(
                 self._checkpoint,
                 aggregate,
                 clip=self.parameters.clip,
-                largest_value=self.parameters.largest_value,
+                largest_value=self.parameters.largest_contribution,
             )
             return model, model_digest(model)
 

@@ -76,6 +76,7 @@ def make_terms(
     rounds: int,
     cohort_size: int = 10,
     min_cohort: int | None = None,
+    cohorts: int = 1,
     min_survivors: int | None = None,
     name: str | None = None,
     epochs: int = 1,
@@ -96,7 +97,7 @@ def make_terms(
     """Terms of a run with sound defaults: the ring that fits the cohort, the plan's own training settings.
 
     `min_cohort` is the cohort's threshold and at least 5 by default, `min_survivors` max(threshold, 5) but no more
-    than `min_cohort`, and `clip` bounds one coordinate of an update. `nonce` is random; fixing it makes the run's
+    than `min_cohort`. With `cohorts` above one, as many are formed of the peers that are ready. `clip` bounds one coordinate of an update. `nonce` is random; fixing it makes the run's
     ids, and with seeded nodes its training, repeatable.
 
     Raises:
@@ -119,6 +120,7 @@ def make_terms(
         nonce=nonce or os.urandom(32).hex(),
         rounds=rounds,
         cohort_size=cohort_size,
+        cohorts=cohorts,
         min_cohort=min_cohort,
         min_survivors=min_survivors,
         ring_bits=ring_bits,  # type: ignore[arg-type]  # decode_terms checks the values below

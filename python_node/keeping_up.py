@@ -114,6 +114,7 @@ class KeepingUp:
             raise LinkError(f"run {short(run)}: signaling names round {number} but has logged none")
         if number:
             check_entry(page.entries[0], run=run, number=number, digest=digest, terms=membership.run.terms)
+            membership.check_delegates(page.entries[0])
         else:
             await asyncio.to_thread(check_initial_model, membership.plan.manifest, data)
         membership.check_round(number + 1)

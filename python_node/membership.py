@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from plans import PlanError, SignedPlan
 from protocol.errors import ProtocolError
 from protocol.identity import Identity, PeerId, short
-from protocol.round.jobs import LocalUpdate
+from protocol.round.jobs import GroupSum, LocalUpdate
 from protocol.round.messages import HEADER_BYTES
 from protocol.secagg.apply import model_digest
 from protocol.secagg.parameters import RoundParameters
-from protocol.signaling import RoundStart, compute_round_id
+from protocol.signaling import LogEntry, RoundStart
 from protocol.tail import tail_length
-from protocol.terms import RunTerms
+from protocol.terms import COMBINING_RING_BITS, RunTerms
+from python_node.announcement import HeldSum, check_announcement, delegate_parameters, rival_round_ids
 from python_node.attempt import Attempt, AttemptReport
+from python_node.log_checking import check_own_delegates
 from python_node.mesh import Mesh
 from python_node.state import NodeState
 from python_node.state.node_state import KEPT_CHECKPOINTS
@@ -33,6 +35,9 @@ Model = NDArray[np.float32]
 _CHECKPOINT_BYTES = 16 << 20
 _MOST_CHECKPOINTS = 100
 """Of a small model more rounds are kept, so that who watches a fast run can still fetch each of them."""
+
+_FEWEST_DELEGATES = 3
+"""The smallest mask set of a cohort of delegates."""
 
 BULK_OVERHEAD_BYTES = HEADER_BYTES + 2 + 64
 """Bytes of a bulk round message beyond its packed chunk."""
@@ -81,6 +86,10 @@ class Membership:
         self.closed = False
         self._aborted: deque[str] = deque(maxlen=16)
         self._training = asyncio.Lock()
+        self._start: RoundStart | None = None
+        self._held: HeldSum | None = None
+        self._own_group: tuple[int, int, int, frozenset[PeerId]] | None = None
+        """Round, attempt, number and members of the last group whose sum this node helped to find."""
         self._previous: Attempt | None = None
         self._trainer = trainer
         self._identity = identity
@@ -102,8 +111,10 @@ class Membership:
         """Bytes of the largest bulk message this run's rounds may bring."""
         terms = self.run.terms
         elements = model_length(self.plan) + tail_length(self.plan.manifest, terms)
-        per_chunk = -(-elements // (8 * terms.min_survivors)) * 8
-        return BULK_OVERHEAD_BYTES + per_chunk * terms.ring_bits // 8
+        chunk_bits = _chunk_elements(elements, terms.min_survivors) * terms.ring_bits
+        if terms.cohorts > 1:
+            chunk_bits = max(chunk_bits, _chunk_elements(elements, _FEWEST_DELEGATES) * COMBINING_RING_BITS)
+        return BULK_OVERHEAD_BYTES + chunk_bits // 8
 
     def restore(self) -> None:
         """Take up the newest checkpoint on disk, if there is one that fits."""
@@ -143,45 +154,25 @@ class Membership:
         Raises:
             ProtocolError: another round, model or id than this node holds, or a cohort the terms do not allow.
         """
-        terms = self.run.terms
-        if start.attempt > terms.retries + 1:
-            # every attempt trains anew: without this, signaling could have as many sums of one round as it likes
-            raise ProtocolError(
-                f"run {short(self.run.run)}: signaling names attempt {start.attempt} at round {start.round}, "
-                f"terms say {terms.retries + 1} at most"
-            )
+        terms, own = self.run.terms, self._identity.peer_id
+        cohort = check_announcement(start, terms=terms, own=own)
         self.check_round(start.round)
         if (start.round, start.model_digest) != (self.round + 1, self.digest):
             raise ProtocolError(
                 f"run {short(self.run.run)}: signaling names round {start.round} with model "
                 f"{short(start.model_digest)}, this node holds round {self.round} with model {short(self.digest)}"
             )
-        if start.round_id != compute_round_id(self.run.run, start.round, start.attempt):
-            raise ProtocolError(
-                f"run {short(self.run.run)}: round id {short(start.round_id)} is not that of the round"
-            )
-        cohort = tuple(PeerId(member.peer) for member in start.members)
-        if not terms.min_cohort <= len(cohort) <= terms.cohort_size:
-            raise ProtocolError(
-                f"run {short(self.run.run)}: a cohort of {len(cohort)}, terms say {terms.min_cohort} "
-                f"to {terms.cohort_size}"
-            )
-        if self._identity.peer_id not in cohort:
-            raise ProtocolError(f"run {short(self.run.run)}: the cohort is named without this peer")
-        strangers = set(cohort) - set(terms.members) if terms.members else set()
-        if strangers or start.round > terms.rounds:
-            raise ProtocolError(
-                f"run {short(self.run.run)}: the cohort names {len(strangers)} peers outside the author's list, "
-                f"or round {start.round} of {terms.rounds}"
-            )
         if start.round_id in self._aborted:
             raise ProtocolError(
                 f"run {short(self.run.run)}: attempt {start.attempt} at round {start.round} is closed already"
             )
-        if self._state.joined(start.round_id):
+        if joined := next(filter(self._state.joined, rival_round_ids(start, terms)), None):
             raise ProtocolError(
-                f"run {short(self.run.run)}: this node joined round id {short(start.round_id)} before"
+                f"run {short(self.run.run)}: this node joined round id {short(joined)} before, "
+                f"attempt {start.attempt} at round {start.round} allows no second cohort"
             )
+        if start.combining is not None:
+            return delegate_parameters(start, self._held, cohort=cohort, own=own, terms=terms)
         return RoundParameters(
             run_id=self.run.run,
             round_id=start.round_id,
@@ -196,8 +187,10 @@ class Membership:
             clip=terms.clip,
         )
 
-    def begin(self, parameters: RoundParameters) -> Attempt:
+    def begin(self, start: RoundStart, parameters: RoundParameters) -> Attempt:
         """The attempt's driver; the one before goes on answering until the next `begin`."""
+        held, self._held = self._held, None  # a sum is spoken for once, an older one never
+        place = start.place
         if self._previous is not None:
             self._previous.close()
         self._previous = self.attempt
@@ -208,9 +201,44 @@ class Membership:
             deadlines=self.run.terms.deadlines,
             checkpoint=self.model,
             record=self._state.record,
-            train=self._train(parameters.round_id),
+            contribute=self._train(parameters.round_id) if held is None else _give(held.total),
+            group=place is not None and place.level == 1,
         )
+        self._start = start
         return self.attempt
+
+    def goes_on_with(self, start: RoundStart) -> bool:
+        """Whether a cohort is the next level of the attempt that this node works on."""
+        now = self._start
+        return (
+            now is not None
+            and start.combining is not None
+            and now.combining is None
+            and (now.round, now.attempt) == (start.round, start.attempt)
+        )
+
+    def check_delegates(self, entry: LogEntry) -> None:
+        """Check a logged round against this node's own part in it, where it had one.
+
+        Raises:
+            ProtocolError: others spoke for its group than members of it.
+        """
+        if self._own_group is not None and self._own_group[:2] == (entry.round, entry.attempt):
+            _, _, group, cohort = self._own_group
+            check_own_delegates(entry, own=self._identity.peer_id, group=group, cohort=cohort)
+
+    def hold_sum(self, report: AttemptReport, start: RoundStart) -> None:
+        """Keep the sum of this node's group for the case that it is named as a delegate."""
+        if report.total is not None and start.place is not None and self.attempt is not None:
+            cohort = frozenset(self.attempt.parameters.cohort)
+            self._own_group = (start.round, start.attempt, start.place.group, cohort)
+            self._held = HeldSum(
+                round=start.round,
+                attempt=start.attempt,
+                group=start.place.group,
+                parameters=self.attempt.parameters,
+                total=report.total,
+            )
 
     def attempts(self) -> tuple[Attempt, ...]:
         """The current attempt and the one before, which others may still ask."""
@@ -254,3 +282,14 @@ class Membership:
                     raise ProtocolError(str(error)) from error
 
         return train
+
+
+def _give(total: GroupSum) -> Callable[[], Awaitable[GroupSum]]:
+    async def give() -> GroupSum:
+        return total
+
+    return give
+
+
+def _chunk_elements(elements: int, owners: int) -> int:
+    return -(-elements // (8 * owners)) * 8

@@ -33,7 +33,7 @@ from protocol.signaling import (
     RoundLogged,
     RoundStart,
     RunChanged,
-    compute_round_id,
+    compute_cohort_round_id,
 )
 from protocol.tail import read_tail
 from protocol.terms import decode_terms
@@ -190,11 +190,12 @@ class Node:
             case RoundStart(run=run):
                 if run in self._starts:
                     self._announced(event)
-            case RoundAborted(run=run, round=number, attempt=attempt, reason=reason):
+            case RoundAborted(run=run, round=number, attempt=attempt, reason=reason, place=place):
                 membership = self._memberships.get(run)
                 if membership is not None:
                     self._tell("round_aborted", run=run, round=number, attempt=attempt, reason=reason)
-                    membership.abort(compute_round_id(run, number, attempt), f"signaling closed it: {reason}")
+                    round_id = compute_cohort_round_id(run, number, attempt, place)
+                    membership.abort(round_id, f"signaling closed it: {reason}")
             case RoundLogged(entry=entry):
                 if entry.run in self._memberships:
                     self._logged[entry.run] = entry
@@ -220,8 +221,10 @@ class Node:
         except ProtocolError as error:
             _log.warning("cohort refused", run=short(start.run), reason=str(error))  # `_serve` reports it
         membership = self._memberships[start.run]
-        if membership.attempt is not None and membership.attempt.parameters.round_id != start.round_id:
-            membership.attempt.abort("signaling named a later attempt")
+        attempt = membership.attempt
+        another = attempt is not None and attempt.parameters.round_id != start.round_id
+        if attempt is not None and another and not membership.goes_on_with(start):
+            attempt.abort("signaling named a later attempt")
         starts = self._starts[start.run]
         if starts.full():
             starts.get_nowait()  # named and replaced while another was under way
@@ -378,7 +381,9 @@ class Node:
             try:
                 self._switchboard.route(start.round_id, start.members)
                 parameters = membership.parameters(start)
-                objection = self._policy.judge_cohort(parameters.cohort, own=self._identity.peer_id)
+                objection = None
+                if not parameters.combines:  # delegates speak for groups; their owners judged those
+                    objection = self._policy.judge_cohort(parameters.cohort, own=self._identity.peer_id)
                 if objection is None:
                     await self._take_part(membership, start, parameters)
                 else:
@@ -409,7 +414,7 @@ class Node:
         await self._session.withdraw(start.run)
 
     async def _take_part(self, membership: Membership, start: RoundStart, parameters: RoundParameters) -> None:
-        attempt = membership.begin(parameters)
+        attempt = membership.begin(start, parameters)
         self._tell(
             "round_started", run=start.run, round=start.round, attempt=start.attempt, cohort=len(start.members)
         )
@@ -426,6 +431,7 @@ class Node:
             await self._report_failure(start, report.failure or "")
             self._keeping_up.catch_up(membership)  # also to be ready anew: signaling may have forgotten it meanwhile
             return
+        membership.hold_sum(report, start)
         await membership.finish(report, start.round)
         await self._report_result(membership, start, report)
         self._follow(start.run)
@@ -433,20 +439,7 @@ class Node:
     async def _report_result(self, membership: Membership, start: RoundStart, report: AttemptReport) -> None:
         completed = report.completed
         assert completed is not None
-        metrics = read_tail(membership.plan.manifest, membership.run.terms, report.tail)
-        self._tell(
-            "round_completed",
-            run=start.run,
-            round=start.round,
-            attempt=start.attempt,
-            survivors=len(completed.survivors),
-            model_digest=completed.model_digest,
-            training=metrics.training,
-            held_out=metrics.held_out,
-            seconds=report.seconds,
-            bytes_sent=report.bytes_sent,
-            bytes_received=report.bytes_received,
-        )
+        self._tell_completed(membership, start, report)
         try:
             await self._session.result(
                 start.run,
@@ -459,23 +452,48 @@ class Node:
                     MemberSignature(index=index, signature=signature)
                     for index, signature in sorted(completed.signatures.items())
                 ),
+                place=start.place,
             )
         except SignalingRefusedError as error:
             _log.warning("result refused", run=short(start.run), reason=str(error))
         except SignalingDownError as error:
             _log.warning("result waits for signaling", run=short(start.run), reason=str(error))
+        if start.combining is not None:
+            return  # what this node gave of its own is in its group's receipt
         done = CompletedRound(
             round=start.round,
             attempt=start.attempt,
             survivors=len(completed.survivors),
             model_digest=completed.model_digest,
+            group=None if start.place is None else start.place.group,
         )
         await asyncio.to_thread(self._receipt, membership.run, self._decisions[start.run], done)
+
+    def _tell_completed(self, membership: Membership, start: RoundStart, report: AttemptReport) -> None:
+        completed = report.completed
+        assert completed is not None
+        known: dict[str, Any] = {"model_digest": completed.model_digest}
+        if report.total is None:
+            metrics = read_tail(membership.plan.manifest, membership.run.terms, report.tail)
+            known |= {"training": metrics.training, "held_out": metrics.held_out}
+        elif start.place is not None:
+            known = {"sum_digest": completed.model_digest, "group": start.place.group}
+        self._tell(
+            "round_completed" if report.total is None else "group_completed",
+            run=start.run,
+            round=start.round,
+            attempt=start.attempt,
+            survivors=len(completed.survivors),
+            **known,
+            seconds=report.seconds,
+            bytes_sent=report.bytes_sent,
+            bytes_received=report.bytes_received,
+        )
 
     async def _report_failure(self, start: RoundStart, reason: str) -> None:
         try:
             await self._session.round_failed(
-                start.run, round_number=start.round, attempt=start.attempt, reason=reason
+                start.run, round_number=start.round, attempt=start.attempt, reason=reason, place=start.place
             )
         except SignalingSessionError as error:
             _log.warning("failure not reported", run=short(start.run), reason=str(error))

@@ -14,7 +14,7 @@ from protocol.encoding import Hex64, Name, decode_json, encode_json
 from protocol.envelope import open_envelope, seal_envelope
 from protocol.errors import ProtocolError
 from protocol.identity import Identity, short
-from protocol.terms import MAX_COHORT
+from protocol.terms import MAX_COHORT, MAX_COHORTS
 from python_node.errors import ReceiptError
 
 __all__ = [
@@ -35,12 +35,16 @@ _Time = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"
 
 
 class CompletedRound(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A round that ended in a model while this node took part: which attempt, how many survivors, which model."""
+    """A round that ended in a model while this node took part: which attempt, how many survivors, which model.
+
+    Of a round of many cohorts it is this node's own: `group` is its number, and the digest that of the group's sum.
+    """
 
     round: _Count
     attempt: _Count
     survivors: Annotated[int, msgspec.Meta(ge=0, le=MAX_COHORT)]
     model_digest: Hex64
+    group: Annotated[int, msgspec.Meta(ge=0, lt=MAX_COHORTS)] | None = None
 
 
 class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -27,6 +27,7 @@ from protocol.signaling import (
     LogPage,
     MemberSignature,
     OpenRun,
+    Place,
     PlanReply,
     Plans,
     PlanStatus,
@@ -167,6 +168,7 @@ class SignalingSession(SessionCore):
         survivors: tuple[int, ...],
         metrics: bytes,
         signatures: tuple[MemberSignature, ...],
+        place: Place | None = None,
     ) -> None:
         """Report a round; repeated by itself after reconnects until the round is logged."""
         await self.request(
@@ -179,16 +181,17 @@ class SignalingSession(SessionCore):
                 survivors=survivors,
                 metrics=metrics,
                 signatures=signatures,
+                place=place,
             ),
             Done,
         )
 
     async def round_failed(
-        self, run: str, *, round_number: int, attempt: int, reason: str, missing: tuple[str, ...] = ()
+        self, run: str, *, round_number: int, attempt: int, reason: str, place: Place | None = None
     ) -> None:
         """Report that this node gave an attempt up."""
         await self.request(
-            RoundFailed(id=1, run=run, round=round_number, attempt=attempt, reason=reason[:1024], missing=missing),
+            RoundFailed(id=1, run=run, round=round_number, attempt=attempt, reason=reason[:1024], place=place),
             Done,
         )
 

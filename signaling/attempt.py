@@ -1,4 +1,4 @@
-"""One attempt at one round: who is named, who reported what, and when that decides (spec 03 §6.3).
+"""One cohort's attempt at a round: who is named, who reported what, and when that decides (spec 03 §6.3).
 
 open --(threshold signatures over one result)--> decided
 |--(threshold out of reach: failures, absences, contradictions)--> hopeless
@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from protocol.errors import EncodingError, SignatureError
 from protocol.identity import short
 from protocol.signaling import (
+    Combining,
     MemberSignature,
+    Place,
     Result,
     RoundStart,
     check_result_signature,
     codes,
-    compute_round_id,
+    compute_cohort_round_id,
     result_payload,
 )
 from protocol.signaling.base import Member
@@ -39,8 +41,8 @@ class Decision:
 
 @dataclass
 class Attempt:
-    """Tally of one attempt. `absent_since` holds members without a session, `lost` those away for too long,
-    `failed` those that gave up.
+    """Tally of one cohort. `absent_since` holds members without a session, `lost` those away for too long,
+    `failed` those that gave up. In a round of many cohorts it has a `place`, and delegates' also `combining`.
     """
 
     run: str
@@ -49,6 +51,8 @@ class Attempt:
     cohort: tuple[str, ...]
     model_digest: str
     opened_at: float
+    place: Place | None = None
+    combining: Combining | None = None
     failed: dict[str, str] = field(default_factory=dict)
     absent_since: dict[str, float] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
@@ -57,7 +61,7 @@ class Attempt:
     """Per cohort index: the payload it signed first, and the signature."""
 
     def __post_init__(self) -> None:
-        self.round_id = compute_round_id(self.run, self.round, self.number)
+        self.round_id = compute_cohort_round_id(self.run, self.round, self.number, self.place)
 
     @property
     def threshold(self) -> int:
@@ -67,10 +71,34 @@ class Attempt:
     @property
     def name(self) -> str:
         """For messages to people."""
-        return f"run {short(self.run)} round {self.round} attempt {self.number}"
+        where = "" if self.place is None else f" level {self.place.level} group {self.place.group}"
+        return f"run {short(self.run)} round {self.round} attempt {self.number}{where}"
+
+    @property
+    def parts(self) -> tuple[Attempt, ...]:
+        """The cohorts that work on the round: this one."""
+        return (self,)
+
+    @property
+    def deciding(self) -> Attempt | None:
+        """The cohort whose result is the round's: this one."""
+        return self
+
+    def others(self, peer: str) -> tuple[str, ...]:
+        """The cohort without a peer."""
+        return tuple(other for other in self.cohort if other != peer)
+
+    def start_for(self, peer: str, member: Callable[[str], Member]) -> RoundStart:
+        """What a member is told.
+
+        Raises:
+            RefusedError: not a member.
+        """
+        self._index(peer)
+        return self.start_message(member)
 
     def start_message(self, member: Callable[[str], Member]) -> RoundStart:
-        """What the cohort is told."""
+        """What all members are told."""
         return RoundStart(
             run=self.run,
             round=self.round,
@@ -78,6 +106,8 @@ class Attempt:
             round_id=self.round_id,
             model_digest=self.model_digest,
             members=tuple(member(peer) for peer in self.cohort),
+            place=self.place,
+            combining=self.combining,
         )
 
     def settled(self, peer: str) -> bool:
@@ -91,6 +121,8 @@ class Attempt:
             RefusedError: not a member, a signature that does not verify, or a contradiction of an earlier report.
         """
         index = self._index(peer)
+        if result.place != self.place:
+            raise RefusedError(codes.NOT_IN_COHORT, f"{self.name}: the result is of another cohort of the round")
         payload = self._payload(result, min_survivors=min_survivors)
         by_index = {item.index: item.signature for item in result.signatures}
         if index not in by_index or len(by_index) != len(result.signatures):
@@ -111,13 +143,15 @@ class Attempt:
         payload = self._bytes(result)
         return tuple(self.cohort[i] for i, (signed, _) in sorted(self._signatures.items()) if signed == payload)
 
-    def give_up(self, peer: str, reason: str) -> None:
+    def give_up(self, peer: str, reason: str, place: Place | None = None) -> None:
         """Count a member that stopped; a later report of it still counts.
 
         Raises:
-            RefusedError: not a member.
+            RefusedError: not a member, or of another cohort.
         """
         self._index(peer)
+        if place not in (None, self.place):
+            raise RefusedError(codes.NOT_IN_COHORT, f"{self.name}: the failure is of another cohort of the round")
         self.failed[peer] = reason
 
     def decision(self) -> Decision | None:
@@ -152,6 +186,10 @@ class Attempt:
             + (f" ({next(iter(self.failed.values()))})" if self.failed else "")
             + f", {len(self.lost - set(self.failed))} lost"
         )
+
+    def went(self, peer: str, now: float) -> None:
+        """A member's session ended."""
+        self.absent_since[peer] = now
 
     def came_back(self, peer: str) -> bool:
         """A member has a session again; False where it was not away."""

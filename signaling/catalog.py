@@ -40,7 +40,7 @@ from protocol.terms import RunTerms, decode_terms
 from signaling.engine import Engine
 from signaling.errors import RefusedError
 from signaling.initial_model import initial_model_digest
-from signaling.run_machine import RunFacts
+from signaling.run_phases import RunFacts
 from signaling.store import NewPlan, NewRun, RunRow, Store
 
 __all__ = ["CatalogRequest", "answer", "blob_parts"]

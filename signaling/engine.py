@@ -17,7 +17,6 @@ import structlog
 from protocol.identity import short
 from protocol.signaling import Error, Relayed, Request, RoundLogged, encode_message
 from protocol.signaling.rounds import GoneReason
-from signaling.attempt import Attempt
 from signaling.blobs import BlobFolder
 from signaling.config import SignalingConfig
 from signaling.errors import RefusedError
@@ -84,18 +83,7 @@ class Engine:
         now = self.now()
         for item in stored:
             machine = self.registry.restore_run(item.facts, item.row.model_digest, round_number=item.row.round)
-            attempts = [
-                Attempt(
-                    run=item.row.run,
-                    round=item.row.round + 1,
-                    number=row.attempt,
-                    cohort=row.cohort,
-                    model_digest=item.row.model_digest,
-                    opened_at=row.opened_at,
-                )
-                for row in item.attempts
-            ]
-            machine.restore(attempts, state=item.row.state, reason=item.row.reason, now=now)
+            machine.restore(item.attempts, state=item.row.state, reason=item.row.reason, now=now)
             self.registry.reindex(machine)
         self.metrics.gauge("peers", "Authenticated peers.", lambda: self.registry.online)
         self.metrics.gauge("nodes", "Peers registered as nodes.", lambda: self.registry.nodes)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from protocol.signaling import LogEntry, Message, RunState
+from protocol.signaling import Combining, LogEntry, Message, Place, RunState
 
 __all__ = ["Outbox", "SaveAttempt", "SaveEntry", "SaveRun", "Send", "Write"]
 
@@ -40,6 +40,8 @@ class SaveAttempt:
     attempt: int
     cohort: tuple[str, ...]
     opened_at: float
+    place: Place | None = None
+    combining: Combining | None = None
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ from signaling.config import Limits, Timing
 from signaling.errors import RefusedError
 from signaling.introductions import Introductions
 from signaling.outbox import Outbox, Send
-from signaling.run_machine import Peers, RunFacts, RunMachine, Working
+from signaling.run_machine import RunMachine
+from signaling.run_phases import Peers, RunFacts, Working
 
 __all__ = ["Registry"]
 
@@ -267,8 +268,11 @@ class Registry:
                 codes.NOT_ALLOWED,
                 f"run {short(machine.run)}: {short(peer)} is neither its author nor has it accepted the run",
             )
-        holders = tuple(holder for holder in machine.holders() if holder != peer)[:MAX_HOLDERS]
         via = self._new_id()
+        holders = tuple(holder for holder in machine.holders() if holder != peer)
+        if len(holders) > MAX_HOLDERS:  # others for everybody: after a round of many cohorts, many ask at once
+            first = int(via, 16) % len(holders)
+            holders = (holders[first:] + holders[:first])[:MAX_HOLDERS]
         seconds = self._timing.introduction_s
         self._introductions.open(via, peer, holders, now)
         machine.joining(peer)
@@ -304,8 +308,8 @@ class Registry:
         if machine is None:
             return False
         return any(
-            attempt.round_id == via and sender in attempt.cohort and to in attempt.cohort
-            for attempt in machine.via_attempts()
+            cohort.round_id == via and sender in cohort.cohort and to in cohort.cohort
+            for cohort in machine.via_cohorts()
         )
 
     # --- inside ------------------------------------------------------------------------------------------------
@@ -325,7 +329,7 @@ class Registry:
         session = self._sessions.get(peer)
         if session is None or session.registration is None:
             return True
-        at_work = sum(1 for m in self.runs.values() if m.run != run and m.cohort_of(peer) is not None)
+        at_work = sum(1 for m in self.runs.values() if m.run != run and m.attempt_of(peer) is not None)
         return at_work >= session.registration.max_runs
 
     def _after(self, machine: RunMachine, out: Outbox, now: float) -> None:
@@ -351,7 +355,7 @@ class Registry:
 
     def reindex(self, machine: RunMachine) -> None:
         """Note which round ids of a run may be relayed under."""
-        current: set[str] = {attempt.round_id for attempt in machine.via_attempts()}
+        current: set[str] = {attempt.round_id for attempt in machine.via_cohorts()}
         known = self._ids.get(machine.run, set())
         for gone in known - current:
             self._run_of.pop(gone, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from protocol.encoding import decode_json
@@ -9,8 +10,10 @@ from protocol.envelope import PLAN_TYPE, RUN_TYPE, Envelope, open_envelope
 from protocol.manifest import decode_manifest
 from protocol.signaling import MAX_FRAME_BYTES
 from protocol.terms import decode_terms
+from signaling.attempt import Attempt
 from signaling.errors import StoreError
-from signaling.run_machine import RunFacts
+from signaling.grouped_attempt import GroupedAttempt
+from signaling.run_phases import AnyAttempt, RunFacts
 from signaling.store import AttemptRow, RunRow, Store
 
 __all__ = ["StoredRun", "facts_of", "restore_runs"]
@@ -22,7 +25,7 @@ class StoredRun:
 
     row: RunRow
     facts: RunFacts
-    attempts: tuple[AttemptRow, ...]
+    attempts: tuple[AnyAttempt, ...]
 
 
 def restore_runs(store: Store, *, ended: int) -> list[StoredRun]:
@@ -33,9 +36,32 @@ def restore_runs(store: Store, *, ended: int) -> list[StoredRun]:
         ProtocolError: a stored document was changed behind the server's back.
     """
     return [
-        StoredRun(row, facts_of(store, row), tuple(store.attempts(row.run, row.round + 1)))
+        StoredRun(row, facts_of(store, row), _attempts(row, store.attempts(row.run, row.round + 1)))
         for row in store.runs_to_restore(ended)
     ]
+
+
+def _attempts(run: RunRow, rows: list[AttemptRow]) -> tuple[AnyAttempt, ...]:
+    """The open round's attempts; results that came before the restart are reported again by those who sent them."""
+    attempts: list[AnyAttempt] = []
+    for _, stored in itertools.groupby(rows, key=lambda row: row.attempt):
+        parts = [
+            Attempt(
+                run=run.run,
+                round=run.round + 1,
+                number=row.attempt,
+                cohort=row.cohort,
+                model_digest=run.model_digest,
+                opened_at=row.opened_at,
+                place=row.place,
+                combining=row.combining,
+            )
+            for row in stored
+        ]
+        groups = tuple(part for part in parts if part.combining is None)
+        top = next((part for part in parts if part.combining is not None), None)
+        attempts.append(parts[0] if parts[0].place is None else GroupedAttempt(groups, top))
+    return tuple(attempts)
 
 
 def facts_of(store: Store, row: RunRow) -> RunFacts:

@@ -10,14 +10,14 @@ The machine does no I/O: it is told of events with `now` (seconds since 1970) an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
-from protocol.envelope import Envelope
-from protocol.identity import short
-from protocol.manifest import PlanManifest
+from protocol.cohorts import arrange
+from protocol.errors import TermsError
+from protocol.identity import PeerId, short
 from protocol.signaling import (
     LogEntry,
     Offer,
@@ -34,74 +34,18 @@ from protocol.signaling import (
     RunStatus,
     codes,
 )
-from protocol.signaling.base import Member
 from protocol.signaling.rounds import GoneReason
-from protocol.terms import RunTerms
 from signaling.attempt import Attempt, Decision
 from signaling.config import Timing
 from signaling.errors import RefusedError
+from signaling.grouped_attempt import GroupedAttempt, group_attempts
 from signaling.outbox import Outbox, SaveAttempt, SaveEntry, SaveRun
+from signaling.run_phases import AnyAttempt, Ended, Peers, Phase, RunFacts, Settling, Waiting, Working
 
-__all__ = ["Ended", "Peers", "RunFacts", "RunMachine", "Settling", "Waiting", "Working"]
+__all__ = ["RunMachine"]
 
 JOIN_TRIES = 2
 """Rounds that wait for one late joiner after each `accept`: without a bound it could stall a run."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunFacts:
-    """What never changes about a run."""
-
-    run: str
-    plan: str
-    author: str
-    terms: RunTerms
-    manifest: PlanManifest
-    envelope: Envelope
-    plan_envelope: Envelope
-    opened_at: float
-
-
-@dataclass(frozen=True)
-class Peers:
-    """What the machine may ask about peers: who is online, how to reach them, and who is too busy for a cohort."""
-
-    online: Callable[[str], bool]
-    member: Callable[[str], Member]
-    busy: Callable[[str, str], bool]
-    """busy(peer, run): the peer serves as many other runs as it wants to."""
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """Too few peers are ready, or, once `gather_until` is set, more are being waited for."""
-
-    gather_until: float | None = None
-
-
-@dataclass(frozen=True)
-class Working:
-    """A cohort is at work; `overdue_at` is the end of its last stage."""
-
-    attempt: Attempt
-    overdue_at: float
-
-
-@dataclass(frozen=True)
-class Settling:
-    """`attempt` is decided; its other members and late joiners have until `until`."""
-
-    attempt: Attempt
-    until: float
-    join_until: float
-
-
-@dataclass(frozen=True)
-class Ended:
-    """Nothing more happens; holders of the model can still be asked for."""
-
-    state: RunState
-    reason: str = ""
 
 
 @dataclass
@@ -116,17 +60,17 @@ class RunMachine:
     """Logged rounds."""
     number: int = 0
     """The latest attempt at round `round + 1`; 0 before the first."""
-    phase: Waiting | Working | Settling | Ended = field(default_factory=Waiting)
+    phase: Phase = field(default_factory=Waiting)
     accepted: dict[str, str | None] = field(default_factory=dict)
     """Peers that consented, in that order, with the dataset they named."""
     held: dict[str, int] = field(default_factory=dict)
     """How many logged rounds the model has that a peer holds."""
     watchers: set[str] = field(default_factory=set)
-    past: dict[int, Attempt] = field(default_factory=dict)
+    past: dict[int, AnyAttempt] = field(default_factory=dict)
     """Attempts at round `round + 1` by number: a late result of any of them still decides the round."""
     _last_cohort: tuple[str, ...] = ()
     _joining: dict[str, int] = field(default_factory=dict)
-    _last_decision: Attempt | None = None
+    _last_decision: AnyAttempt | None = None
 
     # --- what others ask ---------------------------------------------------------------------------------------
 
@@ -185,7 +129,7 @@ class RunMachine:
 
     def concerns(self, peer: str) -> bool:
         """Whether a peer's going makes a difference to this run."""
-        return peer in self.accepted or peer in self.watchers or self.cohort_of(peer) is not None
+        return peer in self.accepted or peer in self.watchers or self.attempt_of(peer) is not None
 
     def may_see(self, peer: str) -> bool:
         """Whether a peer may read the run's status and log: anybody where the run has no list of members."""
@@ -196,17 +140,17 @@ class RunMachine:
         """Whether a peer may be introduced to holders of the model: its author, members, and those that consented."""
         return peer == self.facts.author or peer in self.facts.terms.members or peer in self.accepted
 
-    def cohort_of(self, peer: str) -> Attempt | None:
+    def attempt_of(self, peer: str) -> AnyAttempt | None:
         """The open attempt that names a peer."""
         if isinstance(self.phase, Working) and peer in self.phase.attempt.cohort:
             return self.phase.attempt
         return None
 
-    def via_attempts(self) -> tuple[Attempt, ...]:
-        """Attempts whose members may relay to each other: the open one, or the last until the next opens."""
+    def via_cohorts(self) -> tuple[Attempt, ...]:
+        """Cohorts whose members may relay to each other: those of the open attempt, or of the last until the next."""
         if isinstance(self.phase, Working | Settling):
-            return (self.phase.attempt,)
-        return tuple(self.past.values())[-1:]
+            return self.phase.attempt.parts
+        return tuple(part for attempt in tuple(self.past.values())[-1:] for part in attempt.parts)
 
     def next_deadline(self) -> float | None:
         """When `timer` wants to be called."""
@@ -235,9 +179,9 @@ class RunMachine:
         if not self.ended:
             self._joining.setdefault(peer, JOIN_TRIES)
         self.accepted[peer] = dataset
-        attempt = self.cohort_of(peer)
+        attempt = self.attempt_of(peer)
         if attempt is not None:
-            out.send(peer, attempt.start_message(self.peers.member))
+            out.send(peer, attempt.start_for(peer, self.peers.member))
         self._status_changed(out)
         self.advance(out, now)
 
@@ -285,7 +229,7 @@ class RunMachine:
         if decision is not None:
             self._log(attempt, decision, out, now)
         else:
-            self._check_hope(out, now)
+            self._judge(out, now)
 
     def round_failed(self, peer: str, message: RoundFailed, out: Outbox, now: float) -> None:
         """A member gave an attempt up; about an attempt that is closed already this changes nothing.
@@ -296,12 +240,13 @@ class RunMachine:
         if isinstance(self.phase, Working):
             attempt = self.phase.attempt
             if (message.round, message.attempt) == (attempt.round, attempt.number):
-                self._give_up(peer, message.reason, out, now, strict=True)
+                attempt.give_up(peer, message.reason, message.place)
+                self._judge(out, now)
 
     def came(self, peer: str, out: Outbox) -> None:
         """A member's session is back."""
         if isinstance(self.phase, Working) and self.phase.attempt.came_back(peer):
-            out.send(self._others(self.phase.attempt, peer), PeerBack(run=self.run, peer=peer))
+            out.send(self.phase.attempt.others(peer), PeerBack(run=self.run, peer=peer))
 
     def went(self, peer: str, reason: GoneReason, out: Outbox, now: float) -> None:
         """A peer's session ended: it must consent and be ready anew, but may still finish an open round."""
@@ -310,9 +255,9 @@ class RunMachine:
         self._forget(peer)
         if isinstance(self.phase, Working) and peer in self.phase.attempt.cohort:
             attempt = self.phase.attempt
-            attempt.absent_since[peer] = now
-            out.send(self._others(attempt, peer), PeerGone(run=self.run, peer=peer, reason=reason))
-            self._check_hope(out, now)
+            attempt.went(peer, now)
+            out.send(attempt.others(peer), PeerGone(run=self.run, peer=peer, reason=reason))
+            self._judge(out, now)
         elif known:
             self.advance(out, now)
         if known:
@@ -331,13 +276,10 @@ class RunMachine:
     def timer(self, out: Outbox, now: float) -> None:
         """Do what is due."""
         if isinstance(self.phase, Working):
-            if now >= self.phase.overdue_at:
-                self._abort(f"{self.phase.attempt.name}: no result within its deadlines", out, now)
-            else:
-                self._check_hope(out, now)
+            self._judge(out, now, overdue=now >= self.phase.overdue_at)
         self.advance(out, now)
 
-    def restore(self, attempts: list[Attempt], *, state: RunState, reason: str, now: float) -> None:
+    def restore(self, attempts: Sequence[AnyAttempt], *, state: RunState, reason: str, now: float) -> None:
         """After a restart of the signaling server: `attempts` are those at the open round, ascending.
 
         Where the run was "running", the latest is open again with all its members away.
@@ -349,7 +291,8 @@ class RunMachine:
             self.past[attempt.number] = attempt
         if attempts:
             latest = attempts[-1]
-            latest.absent_since = dict.fromkeys(latest.cohort, now)
+            for peer in latest.cohort:
+                latest.went(peer, now)
             self.number = latest.number
             self._last_cohort = latest.cohort
             if state == "running":
@@ -365,7 +308,7 @@ class RunMachine:
                 ready = len(self._ready())
                 if ready < self.facts.terms.min_cohort:
                     self.phase = Waiting()
-                elif ready >= self.facts.terms.cohort_size or (until is not None and now >= until):
+                elif ready >= self._room or (until is not None and now >= until):
                     self._open(out, now)
                 elif until is None:
                     self.phase = Waiting(now + self.timing.gather_s)
@@ -390,8 +333,10 @@ class RunMachine:
         self.held.pop(peer, None)
         self._joining.pop(peer, None)
 
-    def _others(self, attempt: Attempt, peer: str) -> tuple[str, ...]:
-        return tuple(other for other in attempt.cohort if other != peer)
+    @property
+    def _room(self) -> int:
+        """Peers that one round can take."""
+        return self.facts.terms.cohort_size * self.facts.terms.cohorts
 
     def _audience(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys([*self.accepted, *self._last_cohort, *self.watchers]))
@@ -426,64 +371,118 @@ class RunMachine:
             self._status_changed(out)
 
     def _open(self, out: Outbox, now: float) -> None:
-        ready = self._ready()
-        stable = [peer for peer in ready if peer in self._last_cohort]
-        others = [peer for peer in ready if peer not in self._last_cohort]
-        cohort = tuple(sorted((stable + others)[: self.facts.terms.cohort_size]))
+        place = {peer: at for at, peer in enumerate(self._last_cohort)}  # who was together stays together
+        terms = self.facts.terms
+        cohorts = arrange(
+            [PeerId(peer) for peer in sorted(self._ready(), key=lambda peer: place.get(peer, len(place)))],
+            size=terms.cohort_size,
+            smallest=terms.min_cohort,
+            most=terms.cohorts,
+        )
         self.number += 1
-        attempt = Attempt(
-            run=self.run,
-            round=self.round + 1,
-            number=self.number,
-            cohort=cohort,
-            model_digest=self.model_digest,
-            opened_at=now,
-        )
+        attempt: AnyAttempt
+        if len(cohorts) == 1:
+            attempt = Attempt(
+                run=self.run,
+                round=self.round + 1,
+                number=self.number,
+                cohort=cohorts[0],
+                model_digest=self.model_digest,
+                opened_at=now,
+            )
+        else:
+            attempt = group_attempts(
+                cohorts,
+                run=self.run,
+                round_number=self.round + 1,
+                number=self.number,
+                model_digest=self.model_digest,
+                opened_at=now,
+            )
         self.past[self.number] = attempt
-        self._last_cohort = cohort
+        self._last_cohort = attempt.cohort
+        self._set_to_work(attempt, attempt.parts, out, now)
+
+    def _set_to_work(self, attempt: AnyAttempt, parts: Sequence[Attempt], out: Outbox, now: float) -> None:
         self.phase = Working(attempt, now + self._allowed_s())
-        out.write(
-            SaveAttempt(run=self.run, round=attempt.round, attempt=attempt.number, cohort=cohort, opened_at=now)
-        )
+        for part in parts:
+            out.write(
+                SaveAttempt(
+                    run=self.run,
+                    round=part.round,
+                    attempt=part.number,
+                    cohort=part.cohort,
+                    opened_at=part.opened_at,
+                    place=part.place,
+                    combining=part.combining,
+                )
+            )
         self._save(out)
-        out.send(cohort, attempt.start_message(self.peers.member))
-        out.send(
-            self.watchers,
-            RoundOpened(run=self.run, round=attempt.round, attempt=attempt.number, cohort=cohort),
-        )
+        for part in parts:
+            out.send(part.cohort, part.start_message(self.peers.member))
+            opened = RoundOpened(
+                run=self.run, round=part.round, attempt=part.number, cohort=part.cohort, place=part.place
+            )
+            out.send(self.watchers, opened)
 
-    def _give_up(self, peer: str, reason: str, out: Outbox, now: float, *, strict: bool = False) -> None:
-        if isinstance(self.phase, Working) and (strict or peer in self.phase.attempt.cohort):
+    def _give_up(self, peer: str, reason: str, out: Outbox, now: float) -> None:
+        if isinstance(self.phase, Working) and peer in self.phase.attempt.cohort:
             self.phase.attempt.give_up(peer, reason)
-            self._check_hope(out, now)
+            self._judge(out, now)
 
-    def _check_hope(self, out: Outbox, now: float) -> None:
-        if isinstance(self.phase, Working):
-            reason = self.phase.attempt.hopeless(now, self.timing.absence_s)
-            if reason is not None:
-                self._abort(reason, out, now)
+    def _judge(self, out: Outbox, now: float, *, overdue: bool = False) -> None:
+        """After anything that changed an open attempt: go on to the next level, or give the attempt up."""
+        if not isinstance(self.phase, Working):
+            return
+        attempt = self.phase.attempt
+        if isinstance(attempt, GroupedAttempt):
+            overdue = self._judge_groups(attempt, out, now, overdue=overdue)
+        reason = attempt.hopeless(now, self.timing.absence_s)
+        if reason is None and overdue:
+            reason = f"{attempt.name}: no result within its deadlines"
+        if reason is not None:
+            self._abort(reason, out, now)
+
+    def _judge_groups(self, attempt: GroupedAttempt, out: Outbox, now: float, *, overdue: bool) -> bool:
+        """Let failed groups go and name delegates once the others are done; gives whether the attempt is overdue."""
+        if attempt.top is not None:
+            return overdue
+        for group, reason in attempt.close_hopeless(now, self.timing.absence_s, overdue=overdue):
+            out.send(group.cohort, self._aborted(group, reason))
+        if attempt.combinable:
+            try:
+                delegates = attempt.name_delegates(now, self.peers.online)
+            except TermsError as error:
+                self._abort(str(error), out, now)
+                return False
+            self._set_to_work(attempt, (delegates,), out, now)
+        return False
+
+    def _aborted(self, part: Attempt, reason: str) -> RoundAborted:
+        return RoundAborted(
+            run=self.run, round=part.round, attempt=part.number, reason=reason[:1024], place=part.place
+        )
 
     def _abort(self, reason: str, out: Outbox, now: float) -> None:
         if not isinstance(self.phase, Working):
             return
         attempt = self.phase.attempt
-        out.send(
-            attempt.cohort,
-            RoundAborted(run=self.run, round=attempt.round, attempt=attempt.number, reason=reason[:1024]),
-        )
+        for part in attempt.parts:
+            out.send(part.cohort, self._aborted(part, reason))
         if self.number > self.facts.terms.retries:
             self._end("failed", f"{self.number} attempts at round {attempt.round}; the last: {reason}", out)
         else:
             self._open_or_wait(out, now)
 
-    def _log(self, attempt: Attempt, decision: Decision, out: Outbox, now: float) -> None:
-        result = decision.result
+    def _log(self, attempt: AnyAttempt, decision: Decision, out: Outbox, now: float) -> None:
+        result, last = decision.result, attempt.deciding
+        assert last is not None
         entry = LogEntry(
             run=self.run,
             round=attempt.round,
             attempt=attempt.number,
-            round_id=attempt.round_id,
-            cohort=attempt.cohort,
+            round_id=last.round_id,
+            cohort=last.cohort,
             survivors=result.survivors,
             previous_digest=self.model_digest,
             model_digest=result.model_digest,
@@ -491,8 +490,9 @@ class RunMachine:
             signatures=decision.signatures,
             seconds=max(0.0, now - attempt.opened_at),
             logged_at=now,
+            combining=last.combining,
         )
-        self._await_left_out(attempt)
+        self._await_left_out(last)
         self.round, self.number, self.model_digest = attempt.round, 0, result.model_digest
         self.past.clear()
         self._last_decision = attempt
@@ -510,7 +510,7 @@ class RunMachine:
             self._save(out)
 
     def _await_left_out(self, attempt: Attempt) -> None:
-        """Who became ready too late for this cohort misses its model: without patience, fast rounds starve it."""
+        """Who was not in the cohort that gave the model misses it: without patience, fast rounds starve them."""
         for peer, at in self.held.items():
             if at == self.round and peer not in attempt.cohort:
                 self._joining.setdefault(peer, JOIN_TRIES)
@@ -544,7 +544,7 @@ class RunMachine:
 
     def _awaited(self) -> list[str]:
         """Late joiners the next cohort has room for and that have not used up the patience they are given."""
-        if len(self._ready()) >= self.facts.terms.cohort_size:
+        if len(self._ready()) >= self._room:
             return []
         return [peer for peer, tries in self._joining.items() if tries > 0 and self.peers.online(peer)]
 
@@ -552,13 +552,9 @@ class RunMachine:
         return phase.join_until if self._awaited() else phase.until
 
     def _end(self, state: RunState, reason: str, out: Outbox) -> None:
-        if isinstance(self.phase, Working):
-            attempt = self.phase.attempt
-            if attempt.round == self.round + 1:
-                out.send(
-                    attempt.cohort,
-                    RoundAborted(run=self.run, round=attempt.round, attempt=attempt.number, reason=f"run {state}"),
-                )
+        if isinstance(self.phase, Working) and self.phase.attempt.round == self.round + 1:
+            for part in self.phase.attempt.parts:
+                out.send(part.cohort, self._aborted(part, f"run {state}"))
         self.phase = Ended(state, reason[:1024])
         self._save(out)
         out.send(self._audience(), RunChanged(status=self.status()))

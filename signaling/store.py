@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from protocol.encoding import decode_json, encode_json
-from protocol.signaling import LogEntry, PlanEntry, RunState
+from protocol.signaling import Combining, LogEntry, Place, PlanEntry, RunState
 from signaling.errors import StoreError
 from signaling.migrations import migrate
 from signaling.outbox import SaveAttempt, SaveEntry, SaveRun, Write
@@ -87,6 +87,8 @@ class AttemptRow:
     attempt: int
     cohort: tuple[str, ...]
     opened_at: float
+    place: Place | None
+    combining: Combining | None
 
 
 _RUN_COLUMNS = (
@@ -261,9 +263,10 @@ class Store:
         return [RunRow(**dict(row)) for row in rows]
 
     def attempts(self, run: str, round_number: int) -> list[AttemptRow]:
-        """The stored cohorts of one round, in order."""
+        """The stored cohorts of one round, by attempt, level and group."""
         rows = self._db.execute(
-            "SELECT attempt, cohort, opened_at FROM attempts WHERE run = ? AND round = ? ORDER BY attempt",
+            "SELECT attempt, level, place, cohort, combining, opened_at FROM attempts WHERE run = ? AND round = ?"
+            " ORDER BY attempt, level, place",
             (run, round_number),
         )
         return [
@@ -271,6 +274,8 @@ class Store:
                 attempt=row["attempt"],
                 cohort=msgspec.json.decode(row["cohort"], type=tuple[str, ...]),
                 opened_at=row["opened_at"],
+                place=Place(level=row["level"], group=row["place"]) if row["level"] else None,
+                combining=row["combining"] and msgspec.json.decode(row["combining"], type=Combining),
             )
             for row in rows
         ]
@@ -310,9 +315,20 @@ class Store:
                     (write.state, write.reason, write.round, write.attempt, write.model_digest, write.run),
                 )
             case SaveAttempt():
+                level, place = (0, 0) if write.place is None else (write.place.level, write.place.group)
                 self._db.execute(
-                    "INSERT INTO attempts (run, round, attempt, cohort, opened_at) VALUES (?, ?, ?, ?, ?)",
-                    (write.run, write.round, write.attempt, encode_json(write.cohort).decode(), write.opened_at),
+                    "INSERT INTO attempts (run, round, attempt, level, place, cohort, combining, opened_at)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        write.run,
+                        write.round,
+                        write.attempt,
+                        level,
+                        place,
+                        encode_json(write.cohort).decode(),
+                        None if write.combining is None else encode_json(write.combining).decode(),
+                        write.opened_at,
+                    ),
                 )
             case SaveEntry(entry=entry):
                 self._db.execute(

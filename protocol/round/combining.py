@@ -12,10 +12,10 @@ from protocol.encoding import Digest
 from protocol.round.jobs import GroupSum
 from protocol.secagg.apply import Aggregate
 from protocol.secagg.parameters import RoundParameters
+from protocol.terms import COMBINING_RING_BITS
 
-__all__ = ["COMBINING_RING_BITS", "combining_parameters", "group_sum", "group_sum_digest", "most_peers"]
+__all__ = ["combining_parameters", "group_sum", "group_sum_digest", "most_peers"]
 
-COMBINING_RING_BITS = 32
 _MIN_DELEGATES = 3
 _SUM_LABEL = b"p2psa/1/group-sum"
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from protocol.cohorts import compute_group_round_id
 from protocol.encoding import Digest, Hex64, parse_hex
 from protocol.errors import EncodingError
 from protocol.identity import Identity, verify
@@ -22,16 +23,19 @@ from protocol.signaling.base import (
     Sentence,
     Signature,
 )
-from protocol.terms import MAX_COHORT
+from protocol.terms import MAX_COHORT, MAX_COHORTS
 
 __all__ = [
     "RESULT_LABEL",
+    "Combining",
+    "GroupCount",
     "Log",
     "LogEntry",
     "LogPage",
     "MemberSignature",
     "PeerBack",
     "PeerGone",
+    "Place",
     "Result",
     "RoundAborted",
     "RoundFailed",
@@ -40,6 +44,7 @@ __all__ = [
     "RoundStart",
     "bitmap_of",
     "check_result_signature",
+    "compute_cohort_round_id",
     "compute_round_id",
     "indices_of",
     "result_payload",
@@ -57,13 +62,43 @@ Round = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 Attempt = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 Metrics = Annotated[bytes, msgspec.Meta(max_length=MAX_METRICS_BYTES)]
 Cohort = Annotated[tuple[Hex64, ...], msgspec.Meta(min_length=3, max_length=MAX_COHORT)]
+_PeerCount = Annotated[int, msgspec.Meta(ge=3, le=MAX_COHORT)]
+
+
+class Place(Record, frozen=True, kw_only=True):
+    """Where a cohort stands in a round of many (spec 08 §2). Without one, it is the round's only cohort."""
+
+    level: Annotated[int, msgspec.Meta(ge=1, le=2)]
+    """1: its peers' updates are summed; 2: the sums of level 1 are."""
+    group: Annotated[int, msgspec.Meta(ge=0, lt=MAX_COHORTS)]
+
+
+class GroupCount(Record, frozen=True, kw_only=True):
+    """A level-1 cohort whose sum is combined: its number, how many peers it named and how many its sum holds."""
+
+    group: Annotated[int, msgspec.Meta(ge=0, lt=MAX_COHORTS)]
+    members: _PeerCount
+    survivors: _PeerCount
+
+
+class Combining(Record, frozen=True, kw_only=True):
+    """What a cohort of delegates combines (spec 08 §3): for each of its members the number of the group that it
+    speaks for, the most peers of one group (M), and the signaling server's word on each group.
+    """
+
+    sources: Annotated[
+        tuple[Annotated[int, msgspec.Meta(ge=0, lt=MAX_COHORTS)], ...],
+        msgspec.Meta(min_length=3, max_length=MAX_COHORT),
+    ]
+    multiplicity: _PeerCount
+    groups: Annotated[tuple[GroupCount, ...], msgspec.Meta(min_length=2, max_length=MAX_COHORTS)]
 
 
 class RoundStart(Event, frozen=True, kw_only=True):
     """This peer is named in a cohort. `members` ascend by peer id: a member's position is its index in p2psa/1.
 
     Rounds and attempts count from 1. The same message is sent again when a member's session reconnects while the
-    attempt is still open.
+    attempt is still open. `combining` comes with a `place` on level 2, and only there.
     """
 
     run: Hex64
@@ -72,6 +107,8 @@ class RoundStart(Event, frozen=True, kw_only=True):
     round_id: Hex64
     model_digest: Hex64
     members: Annotated[tuple[Member, ...], msgspec.Meta(min_length=3, max_length=MAX_COHORT)]
+    place: Place | None = None
+    combining: Combining | None = None
 
 
 class MemberSignature(Record, frozen=True, kw_only=True):
@@ -84,6 +121,7 @@ class MemberSignature(Record, frozen=True, kw_only=True):
 class Result(Request, frozen=True, kw_only=True):
     """What a round gave: the digest of the next model, who survived, and the public, unmasked metrics as JSON bytes.
 
+    A cohort of level 1 reports the digest of its sum, and no metrics: those of one group concern nobody else.
     `signatures` are over `result_payload`; the reporter's own is required, those of others may ride along, so that
     a round is logged even where some members cannot reach the signaling server.
     """
@@ -95,6 +133,7 @@ class Result(Request, frozen=True, kw_only=True):
     survivors: Survivors
     metrics: Metrics
     signatures: Annotated[tuple[MemberSignature, ...], msgspec.Meta(min_length=1, max_length=MAX_COHORT)]
+    place: Place | None = None
 
 
 class RoundFailed(Request, frozen=True, kw_only=True):
@@ -105,19 +144,27 @@ class RoundFailed(Request, frozen=True, kw_only=True):
     attempt: Attempt
     reason: Sentence
     missing: Annotated[tuple[Hex64, ...], msgspec.Meta(max_length=MAX_COHORT)] = ()
+    place: Place | None = None
 
 
 class RoundAborted(Event, frozen=True, kw_only=True):
-    """To members: the attempt is closed without a result; a new one follows when enough peers are ready."""
+    """To members: the attempt is closed without a result; a new one follows when enough peers are ready.
+
+    With a `place`, only that cohort has failed: the others of the round go on without it.
+    """
 
     run: Hex64
     round: Round
     attempt: Attempt
     reason: Sentence
+    place: Place | None = None
 
 
 class LogEntry(Record, frozen=True, kw_only=True):
-    """One logged round, with everything needed to check it: see `check_result_signature`."""
+    """One logged round, with everything needed to check it: see `check_result_signature`.
+
+    Of a round of many cohorts it holds the last one, that of the delegates; `combining` says whose sums it combined.
+    """
 
     run: Hex64
     round: Round
@@ -132,6 +179,20 @@ class LogEntry(Record, frozen=True, kw_only=True):
     seconds: float
     """From naming the cohort to the deciding signature."""
     logged_at: float
+    combining: Combining | None = None
+
+    def peers(self) -> tuple[int, int]:
+        """How many peers were named in the round, and how many updates its sum holds.
+
+        Of many cohorts, the second is the signaling server's word: delegates sign for groups.
+        """
+        if self.combining is None:
+            return len(self.cohort), len(self.survivors)
+        counted = {self.combining.sources[index] for index in self.survivors}
+        return (
+            sum(item.members for item in self.combining.groups),
+            sum(item.survivors for item in self.combining.groups if item.group in counted),
+        )
 
 
 class RoundOpened(Event, frozen=True, kw_only=True):
@@ -141,6 +202,7 @@ class RoundOpened(Event, frozen=True, kw_only=True):
     round: Round
     attempt: Attempt
     cohort: Cohort
+    place: Place | None = None
 
 
 class RoundLogged(Event, frozen=True, kw_only=True):
@@ -184,6 +246,13 @@ def compute_round_id(run: str, round_number: int, attempt: int) -> Digest:
     state = hashlib.sha256(ROUND_ID_LABEL + parse_hex(run, what="run id"))
     state.update(round_number.to_bytes(4, "little") + attempt.to_bytes(4, "little"))
     return Digest(state.hexdigest())
+
+
+def compute_cohort_round_id(run: str, round_number: int, attempt: int, place: Place | None) -> Digest:
+    """The id of a round's only cohort, or of the one at a place among many."""
+    if place is None:
+        return compute_round_id(run, round_number, attempt)
+    return compute_group_round_id(run, round_number, attempt, place.level, place.group)
 
 
 def bitmap_of(indices: Iterable[int]) -> int:

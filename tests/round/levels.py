@@ -166,7 +166,8 @@ class Levels:
         raise AssertionError("eight levels did not do")
 
     def _above(self, level: int, attempt: int, done: list[CohortNetwork]) -> list[RoundParameters]:
-        delegations = name_delegates([as_group(network) for network in done], fan_in=self.fan_in)
+        groups = [as_group(network, group) for group, network in zip(self.finished[-1], done, strict=True)]
+        delegations = name_delegates(groups, fan_in=self.fan_in)
         return [
             self._combining(done[0].parameters, delegation, level, attempt, group)
             for group, delegation in enumerate(delegations)
@@ -188,10 +189,7 @@ class Levels:
         if level == 1:
             total = np.sum([network.in_the_ring(index) for index in counted], axis=0)
         else:
-            below = self.finished[level - 2]
-            total = np.sum(
-                [self.expected(level - 1, below[network.parameters.sources[index]]) for index in counted], axis=0
-            )
+            total = np.sum([self.expected(level - 1, network.parameters.sources[index]) for index in counted], axis=0)
         aggregate = next(member.aggregate for member in network.members if member.completed is not None)
         for start, end in aggregate.lost:
             total[start:end] = 0
@@ -207,11 +205,12 @@ def finished(network: CohortNetwork) -> bool:
     return bool(done)
 
 
-def as_group(network: CohortNetwork) -> FinishedGroup:
+def as_group(network: CohortNetwork, group: int) -> FinishedGroup:
     """What the signaling server knows of a finished cohort."""
     done = [member for member in network.members if member.completed is not None and not member.dead]
     completed = done[0].completed
     return FinishedGroup(
+        group=group,
         round_id=network.parameters.round_id,
         sum_digest=completed.model_digest,
         signers=tuple(network.parameters.cohort[member.machine.own_index] for member in done),

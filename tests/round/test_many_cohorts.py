@@ -327,6 +327,7 @@ def test_overflowing_population_is_refused() -> None:
 
 def as_plain_group(number: int, signers: int = 4) -> FinishedGroup:
     return FinishedGroup(
+        group=number,
         round_id=compute_group_round_id(RUN, 1, 1, 1, number),
         sum_digest=group_sum_digest(GroupSum(np.array([number], np.int32))),
         signers=tuple(Identity(stream(f"group {number} peer {i}", 32)).peer_id for i in range(signers)),
@@ -413,9 +414,9 @@ def test_delegate_is_drawn_from_the_result() -> None:
 def test_finished_group_counts_everybody_below() -> None:
     levels = Levels(60, 5, 4)
     levels.run()
-    assert as_group(levels.networks[0][0]).peers == 5
-    assert as_group(levels.networks[1][0]).peers == 20
-    assert as_group(levels.networks[2][0]).peers == 60
+    assert as_group(levels.networks[0][0], 0).peers == 5
+    assert as_group(levels.networks[1][0], 0).peers == 20
+    assert as_group(levels.networks[2][0], 0).peers == 60
 
 
 def test_outsider_cannot_speak_for_a_group() -> None:
@@ -459,7 +460,7 @@ def test_ids_and_digests_are_those_of_the_reference(groups: int) -> None:
             assert p.t0 == transcript.t0(round_id, *digests, reference_parameters(p))
     below = levels.networks[0]
     for number, network in enumerate(below):
-        finished = as_group(network)
+        finished = as_group(network, number)
         total = network.group_sums[finished.signers[0]]
         digest = transcript.group_sum_digest(total.sums.tolist())
         assert finished.sum_digest == digest.hex()

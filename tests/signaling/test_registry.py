@@ -33,7 +33,7 @@ from signaling.config import Limits, Timing
 from signaling.errors import RefusedError
 from signaling.outbox import Outbox, SaveAttempt, SaveEntry
 from signaling.registry import Registry
-from signaling.run_machine import RunFacts, Settling, Waiting, Working
+from signaling.run_phases import RunFacts, Settling, Waiting, Working
 from tests.signaling.world import dataset, identity, manifest, plan_envelope, run_envelope, terms
 
 AUTHOR = identity("author")

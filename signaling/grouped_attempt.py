@@ -1,0 +1,263 @@
+"""One attempt at a round of many cohorts: every group is tallied, then delegates combine the sums (spec 08).
+
+level 1 --(every group decided or closed; at least two decided)--> level 2 --(threshold of delegates)--> decided
+|--(fewer than two groups can still be decided)--> hopeless          '--(as for one cohort)--> hopeless
+
+A second level is never tried again in the same attempt: two sums over different groups would differ by one group's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from protocol.cohorts import FinishedGroup, name_delegates
+from protocol.errors import TermsError
+from protocol.identity import PeerId, short
+from protocol.signaling import Combining, GroupCount, Place, Result, RoundStart, codes
+from protocol.signaling.base import Member
+from signaling.attempt import Attempt, Decision
+from signaling.errors import RefusedError
+
+__all__ = ["GroupedAttempt", "group_attempts"]
+
+_FEWEST_GROUPS = 2
+_FEWEST_SIGNERS = 2
+"""Online peers that hold a group's sum: with few groups, each sends two delegates."""
+
+
+def group_attempts(
+    cohorts: Sequence[tuple[str, ...]],
+    *,
+    run: str,
+    round_number: int,
+    number: int,
+    model_digest: str,
+    opened_at: float,
+) -> GroupedAttempt:
+    """The first level over cohorts, which are numbered in their order."""
+    return GroupedAttempt(
+        tuple(
+            Attempt(
+                run=run,
+                round=round_number,
+                number=number,
+                cohort=cohort,
+                model_digest=model_digest,
+                opened_at=opened_at,
+                place=Place(level=1, group=group),
+            )
+            for group, cohort in enumerate(cohorts)
+        )
+    )
+
+
+@dataclass
+class GroupedAttempt:
+    """Tallies of all cohorts; `top` is the delegates', once they are named. `closed` groups are left out."""
+
+    groups: tuple[Attempt, ...]
+    top: Attempt | None = None
+    closed: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def run(self) -> str:
+        """The run id."""
+        return self.groups[0].run
+
+    @property
+    def round(self) -> int:
+        """The round attempted."""
+        return self.groups[0].round
+
+    @property
+    def number(self) -> int:
+        """The attempt's number."""
+        return self.groups[0].number
+
+    @property
+    def opened_at(self) -> float:
+        """When the groups were named."""
+        return self.groups[0].opened_at
+
+    @property
+    def name(self) -> str:
+        """For messages to people."""
+        return f"run {short(self.run)} round {self.round} attempt {self.number}"
+
+    @property
+    def cohort(self) -> tuple[str, ...]:
+        """Everybody named, group by group."""
+        return tuple(peer for group in self.groups for peer in group.cohort)
+
+    @property
+    def parts(self) -> tuple[Attempt, ...]:
+        """Every cohort; delegates keep the links of their group."""
+        return self.groups if self.top is None else (*self.groups, self.top)
+
+    @property
+    def deciding(self) -> Attempt | None:
+        """The cohort whose result is the round's."""
+        return self.top
+
+    def start_for(self, peer: str, member: Callable[[str], Member]) -> RoundStart:
+        """What a peer is told again after a reconnect: the latest cohort it is named in."""
+        part = next(part for part in reversed(self.parts) if peer in part.cohort)
+        return part.start_for(peer, member)
+
+    def others(self, peer: str) -> tuple[str, ...]:
+        """Who shares a cohort with a peer."""
+        return tuple(dict.fromkeys(other for part in self._with(peer) for other in part.others(peer)))
+
+    def report(self, peer: str, result: Result, *, min_survivors: int) -> None:
+        """Count a report for the cohort that it names.
+
+        Raises:
+            RefusedError: no such cohort, or what `Attempt.report` refuses.
+        """
+        part = self._part(result.place)
+        fewest = min_survivors if part is not self.top else part.threshold
+        part.report(peer, result, min_survivors=fewest)
+
+    def give_up(self, peer: str, reason: str, place: Place | None = None) -> None:
+        """Count a member that stopped in one cohort, or, without a place, in all of its own.
+
+        Raises:
+            RefusedError: no such cohort, or not a member.
+        """
+        for part in self._with(peer) if place is None else (self._part(place),):
+            part.give_up(peer, reason)
+
+    def went(self, peer: str, now: float) -> None:
+        """A member's session ended."""
+        for part in self._with(peer):
+            part.went(peer, now)
+
+    def came_back(self, peer: str) -> bool:
+        """A member has a session again; False where it was not away."""
+        back = [part.came_back(peer) for part in self._with(peer)]
+        return any(back)
+
+    def settled(self, peer: str) -> bool:
+        """Whether nothing more is expected of a member: only delegates report what a round gave."""
+        return self.top is None or peer not in self.top.cohort or self.top.settled(peer)
+
+    def signers(self, result: Result) -> tuple[str, ...]:
+        """Delegates that signed this very result."""
+        return () if self.top is None else self.top.signers(result)
+
+    def decision(self) -> Decision | None:
+        """The delegates' decision."""
+        return None if self.top is None else self.top.decision()
+
+    def next_absence(self, absence_s: float) -> float | None:
+        """When the next absent member will count as lost."""
+        times = [at for part in self._open() if (at := part.next_absence(absence_s)) is not None]
+        return min(times, default=None)
+
+    # The first level's end.
+
+    def close_hopeless(self, now: float, absence_s: float, *, overdue: bool = False) -> list[tuple[Attempt, str]]:
+        """Leave out groups that cannot be decided any more; gives those that were not closed before, with reasons."""
+        if self.top is not None:
+            return []
+        news = []
+        for group in self._open():
+            reason = group.hopeless(now, absence_s)
+            if reason is None and overdue:
+                reason = f"{group.name}: no result within its deadlines"
+            if reason is not None:
+                self.closed[_number(group)] = reason
+                news.append((group, reason))
+        return news
+
+    @property
+    def combinable(self) -> bool:
+        """Whether delegates are to be named now."""
+        return self.top is None and not self._open() and len(self._decided()) >= _FEWEST_GROUPS
+
+    def name_delegates(self, now: float, online: Callable[[str], bool]) -> Attempt:
+        """Name the cohort that combines the decided groups' sums, from online peers that hold them.
+
+        Raises:
+            TermsError: fewer than two groups have enough of them.
+        """
+        finished = [self._finished(group, decision, online) for group, decision in self._decided()]
+        usable = [item for item in finished if len(item.signers) >= _FEWEST_SIGNERS]
+        if len(usable) < _FEWEST_GROUPS:
+            raise TermsError(
+                f"{self.name}: {len(usable)} groups have peers online that hold their sum, expected "
+                f"{_FEWEST_GROUPS} or more"
+            )
+        (delegation,) = name_delegates(usable)
+        counts = {_number(group): (len(group.cohort), decision) for group, decision in self._decided()}
+        self.top = Attempt(
+            run=self.run,
+            round=self.round,
+            number=self.number,
+            cohort=delegation.cohort,
+            model_digest=self.groups[0].model_digest,
+            opened_at=now,
+            place=Place(level=2, group=0),
+            combining=Combining(
+                sources=delegation.sources,
+                multiplicity=delegation.multiplicity,
+                groups=tuple(
+                    GroupCount(
+                        group=item.group,
+                        members=counts[item.group][0],
+                        survivors=len(counts[item.group][1].result.survivors),
+                    )
+                    for item in usable
+                ),
+            ),
+        )
+        return self.top
+
+    def hopeless(self, now: float, absence_s: float) -> str | None:
+        """Why no result can come of this attempt any more; None while one can."""
+        if self.top is not None:
+            return self.top.hopeless(now, absence_s)
+        if len(self._open()) + len(self._decided()) >= _FEWEST_GROUPS:
+            return None
+        because = next(iter(self.closed.values()))
+        return f"{self.name}: {len(self.closed)} of {len(self.groups)} groups failed; the first: {because}"
+
+    def _with(self, peer: str) -> tuple[Attempt, ...]:
+        return tuple(part for part in self.parts if peer in part.cohort)
+
+    def _open(self) -> list[Attempt]:
+        """Cohorts of the current level that can still decide."""
+        if self.top is not None:
+            return [self.top]
+        return [group for group in self.groups if _number(group) not in self.closed and group.decision() is None]
+
+    def _decided(self) -> list[tuple[Attempt, Decision]]:
+        decided = [(group, group.decision()) for group in self.groups if _number(group) not in self.closed]
+        return [(group, decision) for group, decision in decided if decision is not None]
+
+    def _part(self, place: Place | None) -> Attempt:
+        for part in self.parts:
+            if place is not None and part.place == place:
+                return part
+        said = "no cohort" if place is None else f"level {place.level} group {place.group}"
+        raise RefusedError(
+            codes.NOT_IN_COHORT,
+            f"{self.name}: {said} was named, expected one of {len(self.groups)} groups"
+            + (" or their delegates" if self.top is not None else ""),
+        )
+
+    @staticmethod
+    def _finished(group: Attempt, decision: Decision, online: Callable[[str], bool]) -> FinishedGroup:
+        return FinishedGroup(
+            group=_number(group),
+            round_id=group.round_id,
+            sum_digest=decision.result.model_digest,
+            signers=tuple(PeerId(peer) for peer in decision.signers if online(peer)),
+            peers=len(group.cohort),
+        )
+
+
+def _number(group: Attempt) -> int:
+    assert group.place is not None
+    return group.place.group
