@@ -1,8 +1,4 @@
-"""Rounds of several cohorts over real links: groups sum, delegates combine, everybody ends with one model (spec 08)."""
-
-import asyncio
-
-import numpy as np
+"""Rounds of several cohorts over real links: groups sum, delegates combine, all end with one model (spec 08)."""
 
 from python_node.log_checking import check_entry
 from tests.e2e.world import finished, models, terms, whole_log

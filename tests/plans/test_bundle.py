@@ -151,7 +151,7 @@ def test_nothing_and_a_text_file_are_no_bundle(tmp_path):
         plans.load(tmp_path / "note.plan")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=4))
 def test_a_damaged_file_is_read_as_it_was_or_refused_by_name(signed, tmp_path, changes):
     data = bytearray(signed.save(tmp_path / "good.plan").read_bytes())

@@ -230,7 +230,7 @@ def test_ports_that_contradict_the_manifests_own_counts_are_refused(plan):
         plans.validate(plans.Plan.of(changed, plan.blobs))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.binary(max_size=400))
 def test_any_bytes_are_refused_by_name(data):
     port = Port(name="x", dtype="float32", shape=(1,))
@@ -238,7 +238,7 @@ def test_any_bytes_are_refused_by_name(data):
         validate_graph(data, Function(graph="0" * 64, inputs=(port,), outputs=(port,)), opset=18, what="plan small")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     kind=st.sampled_from(KINDS),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=6),

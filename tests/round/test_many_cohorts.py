@@ -335,7 +335,7 @@ def as_plain_group(number: int, signers: int = 4) -> FinishedGroup:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(count=st.integers(3, 200), size=st.integers(3, 64), smallest=st.integers(3, 64), most=st.integers(1, 40))
 def test_cohorts_are_even_sorted_and_hold_nobody_twice(count: int, size: int, smallest: int, most: int) -> None:
     names = [f"{i:064x}" for i in range(count)]
@@ -355,7 +355,7 @@ def test_cohorts_are_even_sorted_and_hold_nobody_twice(count: int, size: int, sm
         assert len(placed) == len(cohorts) * size, "who is left out found every cohort full"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(count=st.integers(2, 150), fan_in=st.integers(4, 64))
 def test_every_group_is_spoken_for_in_one_cohort(count: int, fan_in: int) -> None:
     delegations = name_delegates([as_plain_group(i) for i in range(count)], fan_in=fan_in)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.round import liars
@@ -37,7 +37,7 @@ def plans(draw: st.DrawFn) -> Plan:
     )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200)
 @given(plans())
 def test_invariants_hold_under_any_schedule(plan: Plan) -> None:
     Schedule(plan).play()
@@ -65,7 +65,7 @@ def test_soak_of_random_schedules_keeps_the_invariants() -> None:
     st.sampled_from([0.0, 0.2]),
     st.integers(1, 2),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_without_faults_everybody_completes_in_any_order(seed: int, n: int, duplicates: float, replicas: int) -> None:
     schedule = Schedule(Plan(seed=seed, n=n, duplicates=duplicates, replicas=replicas))
     schedule.play()
@@ -75,7 +75,7 @@ def test_without_faults_everybody_completes_in_any_order(seed: int, n: int, dupl
 
 
 @given(st.integers(0, 2**32), st.sampled_from([5, 6, 7]), st.integers(0, 6), st.sampled_from(liars.LIES))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_one_liar_among_live_peers_never_splits_the_model(seed: int, n: int, liar: int, lie: str) -> None:
     schedule = Schedule(Plan(seed=seed, n=n, lies=((liar % n, lie),), in_order=True))
     schedule.play()

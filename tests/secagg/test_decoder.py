@@ -43,7 +43,7 @@ def test_noise_behind_a_good_header_raises_documented_errors_only(
     assert CODEC.encode(received.sender, received.message) == data  # what parses has one encoding
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.data())
 def test_mutated_messages_never_break_a_machine(data: st.DataObject) -> None:
     sender, to, raw, bulk = data.draw(st.sampled_from(NETWORK.sent))

@@ -65,7 +65,7 @@ def test_mask_stream_seeks_to_the_same_elements(start: int) -> None:
     assert np.array_equal(part, whole[start:])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.sampled_from(RINGS), st.integers(3, 6), st.integers(0, 2), st.sampled_from([8, 96, TILE + 8]), st.randoms())
 def test_masks_cancel_over_any_survivor_set(
     ring_bits: int, n: int, lost: int, length: int, rng: random.Random
@@ -144,7 +144,7 @@ def slow_quantise(x: float, weight: float, clip: float, largest: int, r24: int) 
     return min(max(math.floor(scaled + r24 * 2.0**-24), -largest), largest)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=30),
     st.floats(0.001, 1.0),
@@ -250,7 +250,7 @@ def rounded(value: Fraction) -> float:
     return value.numerator / value.denominator
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(st.tuples(st.floats(-100, 100, width=32), st.integers(-(2**21), 2**21)), min_size=1, max_size=20),
     st.sampled_from([0.0125, 0.1, 1.0, 3.7]),

@@ -294,7 +294,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(EVENTS)
 def test_whatever_happens_rounds_are_logged_once_in_order_and_by_a_threshold(events):
     desk = Desk(6, retries=3)

@@ -44,7 +44,7 @@ export const CAREFUL: Policy = {
 /** What the policy says of one run: `rule` is the policy's field that decided, `dataset` what the run would read. */
 export interface Verdict {
   readonly accepted: boolean;
-  readonly rule: keyof Policy | "datasets" | "owner";
+  readonly rule: keyof Policy | "cohorts" | "datasets" | "owner";
   readonly reason: string;
   readonly dataset: string | null;
 }
@@ -60,6 +60,9 @@ export function decide(
   const refused = (rule: Verdict["rule"], reason: string): Verdict => ({ accepted: false, rule, reason, dataset: null });
   if (policy.authors !== "any" && !policy.authors.includes(author)) {
     return refused("authors", `author ${author} is not allowed (policy allows ${policy.authors.length} authors)`);
+  }
+  if (terms.cohorts > 1) {
+    return refused("cohorts", `rounds form up to ${terms.cohorts} cohorts; this node takes part in rounds of one`);
   }
   const vectors = 4 * (manifest.parameter_count + manifest.optimizer_count + manifest.buffer_count);
   const bytes = manifest.blobs.reduce((sum, blob) => sum + blob.size, vectors);

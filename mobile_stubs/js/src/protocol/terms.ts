@@ -5,6 +5,10 @@ import { TermsError } from "./errors.js";
 import { boolean, decodeJson, hex64, integer, list, name, number, type Of, oneOf, optional, record } from "./schema.js";
 
 export const MAX_COHORT = 64;
+/** Cohorts of one round: as many as one cohort of delegates can combine. */
+export const MAX_COHORTS = 64;
+/** The ring in which cohorts' sums are combined, whatever ring their peers' updates are summed in. */
+export const COMBINING_RING_BITS = 32;
 export const MAX_TERMS_BYTES = 64 << 10;
 export const MAX_ROUNDS = 100_000;
 
@@ -38,7 +42,7 @@ const localSchema = record({
   epochs: optional(integer(1, 1000), 1),
   batch_size: integer(1, 1 << 20),
   learning_rate: number({ above: 0, most: 1e3 }),
-  max_examples: optional(integer(1, 1 << 24), 32_767),
+  max_examples: optional(integer(1, 1 << 24), 2048),
   weighting: optional(oneOf("examples", "uniform"), "examples"),
 });
 
@@ -51,6 +55,7 @@ export const termsSchema = record({
   cohort_size: integer(3, MAX_COHORT),
   min_cohort: integer(3, MAX_COHORT),
   min_survivors: integer(3, MAX_COHORT),
+  cohorts: optional(integer(1, MAX_COHORTS), 1),
   ring_bits: optional(oneOf(16, 20, 24, 32), 20),
   value_bits: optional(integer(8, 28), 16),
   clip: number({ above: 0, most: 1e6 }),
@@ -89,6 +94,13 @@ export function decodeTerms(data: Bytes): RunTerms {
     throw new TermsError(
       `${what}: ${terms.cohort_size} peers of ${terms.value_bits}-bit values sum up to ${largest}, ` +
         `a ring of ${terms.ring_bits} bits holds less than ${2 ** (terms.ring_bits - 1)}`,
+    );
+  }
+  const combined = terms.cohorts * largest;
+  if (terms.cohorts > 1 && combined >= 2 ** (COMBINING_RING_BITS - 1)) {
+    throw new TermsError(
+      `${what}: ${terms.cohorts} cohorts of ${terms.cohort_size} peers of ${terms.value_bits}-bit values sum up to ` +
+        `${combined}, ${COMBINING_RING_BITS} bits hold less than ${2 ** (COMBINING_RING_BITS - 1)}`,
     );
   }
   if (new Set(terms.members).size !== terms.members.length) throw new TermsError(`${what}: a member is listed twice`);
