@@ -201,7 +201,7 @@ class Membership:
             deadlines=self.run.terms.deadlines,
             checkpoint=self.model,
             record=self._state.record,
-            contribute=self._train(parameters.round_id) if held is None else _give(held.total),
+            contribute=_give(held.total) if parameters.combines and held else self._train(parameters.round_id),
             group=place is not None and place.level == 1,
         )
         self._start = start
@@ -276,7 +276,7 @@ class Membership:
                     return await asyncio.shield(work)
                 except asyncio.CancelledError:
                     stopped = True
-                    await asyncio.wait({work})
+                    await asyncio.gather(work, return_exceptions=True)
                     raise
                 except PlanError as error:
                     raise ProtocolError(str(error)) from error

@@ -166,9 +166,13 @@ class Attempt:
                 )
         return None
 
+    def count_lost(self, now: float, absence_s: float) -> None:
+        """Members away for too long are not waited for."""
+        self.lost |= {peer for peer, since in self.absent_since.items() if now >= since + absence_s}
+
     def hopeless(self, now: float, absence_s: float) -> str | None:
         """Why no result can reach the threshold any more; None while one can."""
-        self.lost |= {peer for peer, since in self.absent_since.items() if now >= since + absence_s}
+        self.count_lost(now, absence_s)
         tallies: dict[bytes, int] = {}
         undecided = 0
         for index, peer in enumerate(self.cohort):

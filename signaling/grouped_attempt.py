@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from protocol.cohorts import FinishedGroup, name_delegates
-from protocol.errors import TermsError
 from protocol.identity import PeerId, short
 from protocol.signaling import Combining, GroupCount, Place, Result, RoundStart, codes
 from protocol.signaling.base import Member
@@ -23,7 +22,7 @@ __all__ = ["GroupedAttempt", "group_attempts"]
 
 _FEWEST_GROUPS = 2
 _FEWEST_SIGNERS = 2
-"""Online peers that hold a group's sum: with few groups, each sends two delegates."""
+"""Present peers that hold a group's sum: with few groups, each sends two delegates."""
 
 
 def group_attempts(
@@ -151,14 +150,23 @@ class GroupedAttempt:
         return None if self.top is None else self.top.decision()
 
     def next_absence(self, absence_s: float) -> float | None:
-        """When the next absent member will count as lost."""
+        """When the next absent member that matters will count as lost."""
         times = [at for part in self._open() if (at := part.next_absence(absence_s)) is not None]
+        if self.top is None:
+            times += [
+                group.absent_since[peer] + absence_s
+                for group, decision in self._decided()
+                for peer in decision.signers
+                if peer in group.absent_since and peer not in group.lost
+            ]
         return min(times, default=None)
 
     # The first level's end.
 
     def close_hopeless(self, now: float, absence_s: float, *, overdue: bool = False) -> list[tuple[Attempt, str]]:
-        """Leave out groups that cannot be decided any more; gives those that were not closed before, with reasons."""
+        """Leave out groups that cannot be decided or spoken for any more; gives those that were not closed before,
+        with reasons.
+        """
         if self.top is not None:
             return []
         news = []
@@ -167,30 +175,27 @@ class GroupedAttempt:
             if reason is None and overdue:
                 reason = f"{group.name}: no result within its deadlines"
             if reason is not None:
-                self.closed[_number(group)] = reason
                 news.append((group, reason))
+        for group, decision in self._decided():
+            group.count_lost(now, absence_s)
+            holders = [peer for peer in decision.signers if peer not in group.lost]
+            if len(holders) < _FEWEST_SIGNERS or (overdue and not self._can_speak(group)):
+                news.append((group, f"{group.name}: its sum is known, but too few that hold it are there"))
+        self.closed |= {_number(group): reason for group, reason in news}
         return news
 
     @property
     def combinable(self) -> bool:
-        """Whether delegates are to be named now."""
-        return self.top is None and not self._open() and len(self._decided()) >= _FEWEST_GROUPS
+        """Whether delegates are to be named now: no group is awaited, and peers are there to speak for each."""
+        if self.top is not None or self._open():
+            return False
+        decided = [group for group, _ in self._decided()]
+        return len(decided) >= _FEWEST_GROUPS and all(self._can_speak(group) for group in decided)
 
-    def name_delegates(self, now: float, online: Callable[[str], bool]) -> Attempt:
-        """Name the cohort that combines the decided groups' sums, from online peers that hold them.
-
-        Raises:
-            TermsError: fewer than two groups have enough of them.
-        """
-        finished = [self._finished(group, decision, online) for group, decision in self._decided()]
-        usable = [item for item in finished if len(item.signers) >= _FEWEST_SIGNERS]
-        if len(usable) < _FEWEST_GROUPS:
-            raise TermsError(
-                f"{self.name}: {len(usable)} groups have peers online that hold their sum, expected "
-                f"{_FEWEST_GROUPS} or more"
-            )
-        (delegation,) = name_delegates(usable)
-        counts = {_number(group): (len(group.cohort), decision) for group, decision in self._decided()}
+    def name_delegates(self, now: float) -> Attempt:
+        """Name the cohort that combines the decided groups' sums, from peers that are there and hold them."""
+        decided = self._decided()
+        (delegation,) = name_delegates([_finished(group, decision) for group, decision in decided])
         self.top = Attempt(
             run=self.run,
             round=self.round,
@@ -204,11 +209,11 @@ class GroupedAttempt:
                 multiplicity=delegation.multiplicity,
                 groups=tuple(
                     GroupCount(
-                        group=item.group,
-                        members=counts[item.group][0],
-                        survivors=len(counts[item.group][1].result.survivors),
+                        group=_number(group),
+                        members=len(group.cohort),
+                        survivors=len(decision.result.survivors),
                     )
-                    for item in usable
+                    for group, decision in decided
                 ),
             ),
         )
@@ -248,14 +253,24 @@ class GroupedAttempt:
         )
 
     @staticmethod
-    def _finished(group: Attempt, decision: Decision, online: Callable[[str], bool]) -> FinishedGroup:
-        return FinishedGroup(
-            group=_number(group),
-            round_id=group.round_id,
-            sum_digest=decision.result.model_digest,
-            signers=tuple(PeerId(peer) for peer in decision.signers if online(peer)),
-            peers=len(group.cohort),
-        )
+    def _can_speak(group: Attempt) -> bool:
+        decision = group.decision()
+        return decision is not None and len(_present(group, decision)) >= _FEWEST_SIGNERS
+
+
+def _present(group: Attempt, decision: Decision) -> tuple[PeerId, ...]:
+    """Peers that have a session and hold the group's sum."""
+    return tuple(PeerId(peer) for peer in decision.signers if peer not in group.absent_since)
+
+
+def _finished(group: Attempt, decision: Decision) -> FinishedGroup:
+    return FinishedGroup(
+        group=_number(group),
+        round_id=group.round_id,
+        sum_digest=decision.result.model_digest,
+        signers=_present(group, decision),
+        peers=len(group.cohort),
+    )
 
 
 def _number(group: Attempt) -> int:

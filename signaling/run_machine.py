@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 import msgspec
 
 from protocol.cohorts import arrange
-from protocol.errors import TermsError
 from protocol.identity import PeerId, short
 from protocol.signaling import (
     LogEntry,
@@ -182,6 +181,7 @@ class RunMachine:
         attempt = self.attempt_of(peer)
         if attempt is not None:
             out.send(peer, attempt.start_for(peer, self.peers.member))
+            self._judge(out, now)
         self._status_changed(out)
         self.advance(out, now)
 
@@ -450,12 +450,7 @@ class RunMachine:
         for group, reason in attempt.close_hopeless(now, self.timing.absence_s, overdue=overdue):
             out.send(group.cohort, self._aborted(group, reason))
         if attempt.combinable:
-            try:
-                delegates = attempt.name_delegates(now, self.peers.online)
-            except TermsError as error:
-                self._abort(str(error), out, now)
-                return False
-            self._set_to_work(attempt, (delegates,), out, now)
+            self._set_to_work(attempt, (attempt.name_delegates(now),), out, now)
         return False
 
     def _aborted(self, part: Attempt, reason: str) -> RoundAborted:

@@ -1,7 +1,6 @@
 """What goes wrong around a round: signaling gone, peers killed, holders that lie."""
 
 import asyncio
-import threading
 
 import numpy as np
 import pytest
@@ -11,36 +10,7 @@ from protocol.identity import Identity
 from python_node.author import Author
 from python_node.mesh import MeshConfig
 from python_node.signaling_errors import SignalingRefusedError
-from python_node.training import LocalTrainer
 from tests.e2e.world import MESH, finished, models, whole_log
-
-
-class Gate:
-    """Lets every trainer through `free` times, then holds it until `open`."""
-
-    def __init__(self, monkeypatch, *, free: int) -> None:
-        self._opened = threading.Event()
-        self._left: dict[int, int] = {}
-        real = LocalTrainer.update
-
-        def update(trainer, *arguments, **options):
-            left = self._left.setdefault(id(trainer), free)
-            self._left[id(trainer)] = left - 1
-            if left <= 0:
-                assert self._opened.wait(30), "the test never opened the gate"
-            return real(trainer, *arguments, **options)
-
-        monkeypatch.setattr(LocalTrainer, "update", update)
-
-    def open(self) -> None:
-        self._opened.set()
-
-
-@pytest.fixture
-def gate(monkeypatch):
-    made = Gate(monkeypatch, free=1)
-    yield made
-    made.open()
 
 
 async def test_linked_peers_finish_a_round_without_signaling_and_the_log_is_complete_afterwards(world, plan, gate):

@@ -2,14 +2,24 @@
 
 import hashlib
 
+import msgspec
 import pytest
 
+from protocol.cohorts import compute_group_round_id
 from protocol.errors import ProtocolError
 from protocol.identity import Identity
-from protocol.signaling import LogEntry, LogPage, MemberSignature, compute_round_id, sign_result
+from protocol.signaling import (
+    Combining,
+    GroupCount,
+    LogEntry,
+    LogPage,
+    MemberSignature,
+    compute_round_id,
+    sign_result,
+)
 from protocol.terms import LocalTraining, RunTerms
 from python_node.author import Author
-from python_node.log_checking import check_entry
+from python_node.log_checking import check_entry, check_own_delegates
 
 RUN, MODEL = "ab" * 32, "cd" * 32
 HONEST = sorted((Identity(hashlib.sha256(b"honest%d" % i).digest()) for i in range(4)), key=lambda x: x.peer_id)
@@ -55,6 +65,85 @@ def logged(peers, *, number=1, attempt=1, survivors=(0, 1, 2)) -> LogEntry:
         seconds=1.0,
         logged_at=1.0,
     )
+
+
+TWO_GROUPS = Combining(
+    sources=(0, 0, 1, 1),
+    multiplicity=4,
+    groups=(GroupCount(group=0, members=4, survivors=4), GroupCount(group=1, members=4, survivors=3)),
+)
+
+
+def logged_by_delegates(peers, **changes) -> LogEntry:
+    """A round of many cohorts that all these delegates signed."""
+    round_id = compute_group_round_id(RUN, 1, 1, 2, 0)
+    survivors = changes.pop("survivors", (0, 1, 2))
+    return msgspec.structs.replace(
+        logged(peers),
+        round_id=round_id,
+        survivors=survivors,
+        combining=msgspec.structs.replace(TWO_GROUPS, **changes),
+        signatures=tuple(
+            MemberSignature(
+                index=index,
+                signature=sign_result(peer, round_id=round_id, model_digest=MODEL, survivors=survivors, metrics=b""),
+            )
+            for index, peer in enumerate(peers)
+        ),
+    )
+
+
+def test_delegates_of_the_groups_that_terms_allow_are_believed():
+    entry = logged_by_delegates(HONEST)
+    check(entry, agreed(cohorts=2))
+    assert entry.peers() == (8, 7)
+
+
+def test_delegates_sign_no_round_of_one_cohort_and_no_cohort_signs_for_delegates():
+    with pytest.raises(ProtocolError, match="terms say 1 cohorts"):
+        check(logged_by_delegates(HONEST), agreed())
+    with pytest.raises(ProtocolError, match="round id"):
+        check(msgspec.structs.replace(logged_by_delegates(HONEST), combining=None), agreed(cohorts=2))
+    with pytest.raises(ProtocolError, match="round id"):
+        check(msgspec.structs.replace(logged(HONEST), combining=TWO_GROUPS), agreed(cohorts=2))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sources": (0, 0, 0, 1)},
+        {"sources": (0, 0, 1, 2)},
+        {"sources": (0, 0, 1)},
+        {"sources": (0, 0, 0, 0)},
+        {"groups": (*TWO_GROUPS.groups, GroupCount(group=2, members=4, survivors=4))},
+        {"groups": (TWO_GROUPS.groups[0], TWO_GROUPS.groups[0])},
+    ],
+    ids=["three of one group", "a group beyond the terms", "too few", "one group", "unspoken group", "twice"],
+)
+def test_delegates_that_do_not_fit_their_groups_are_refused(changes):
+    with pytest.raises(ProtocolError, match="each with one delegate or two"):
+        check(logged_by_delegates(HONEST, **changes), agreed(cohorts=2))
+
+
+def test_quorum_of_delegates_is_needed():
+    entry = logged_by_delegates(HONEST)
+    with pytest.raises(ProtocolError, match="2 peers signed round 1, expected 3 of 4"):
+        check(msgspec.structs.replace(entry, signatures=entry.signatures[:2]), agreed(cohorts=2))
+    with pytest.raises(ProtocolError, match="a sum over 2 peers, expected 3 or more"):
+        check(logged_by_delegates(HONEST, survivors=(0, 1)), agreed(cohorts=2))
+
+
+def test_member_of_a_group_knows_who_may_speak_for_it():
+    entry = logged_by_delegates(HONEST)
+    ids = [peer.peer_id for peer in HONEST]
+    own, outsider = ids[0], FAKE[0].peer_id
+    check_own_delegates(entry, own=own, group=0, cohort={*ids[:2], outsider})
+    with pytest.raises(ProtocolError, match=f"{ids[1][:8]} speaking for group 0"):
+        check_own_delegates(entry, own=own, group=0, cohort={own, outsider})
+    with pytest.raises(ProtocolError, match=f"{ids[2][:8]} speaking for group 1"):
+        check_own_delegates(entry, own=own, group=0, cohort=set(ids[:3]))
+    with pytest.raises(ProtocolError, match="no groups are logged"):
+        check_own_delegates(logged(HONEST), own=own, group=0, cohort=set(ids))
 
 
 def check(entry: LogEntry, terms: RunTerms) -> None:
