@@ -47,10 +47,13 @@ def publish(
     url: Url,
     *,
     rounds: Annotated[int, typer.Option(min=1, max=100_000, help="Rounds of the run.")],
-    cohort: Annotated[int, typer.Option(min=3, max=64, help="Peers per round at most.")] = 10,
+    cohort: Annotated[int, typer.Option(min=3, max=64, help="Peers per cohort at most.")] = 10,
+    cohorts: Annotated[
+        int, typer.Option(min=1, max=64, help="Cohorts per round at most; delegates combine the sums of several.")
+    ] = 1,
     min_cohort: Annotated[
         int | None,
-        typer.Option(min=3, max=64, help="Peers a round starts with at least; by default the threshold, at least 5."),
+        typer.Option(min=3, max=64, help="Peers a cohort has at least; by default the threshold, at least 5."),
     ] = None,
     min_survivors: Annotated[
         int | None, typer.Option(min=3, max=64, help="No sum over fewer peers is revealed.")
@@ -97,6 +100,8 @@ def publish(
       peerplan publish digits.plan wss://signal.example --rounds 20 --cohort 10
 
       peerplan publish examples.digits:build_plan ws://127.0.0.1:8080 --rounds 5 --cohort 5 --watch
+
+      peerplan publish digits.plan wss://signal.example --rounds 20 --cohort 32 --cohorts 64
     """
     configure_logs("warning", as_json=as_json)
     made = load_plan(plan)
@@ -104,6 +109,7 @@ def publish(
         made,
         rounds=rounds,
         cohort_size=cohort,
+        cohorts=cohorts,
         min_cohort=min_cohort,
         min_survivors=min_survivors,
         name=name,

@@ -83,14 +83,16 @@ class _JsonLines:
         )
 
     def logged(self, entry: LogEntry, metrics: Metrics) -> None:
+        named, survived = entry.peers()
         print_json(
             {
                 "event": "round",
                 "run": entry.run,
                 "round": entry.round,
                 "attempt": entry.attempt,
-                "cohort": len(entry.cohort),
-                "survivors": len(entry.survivors),
+                "cohorts": 1 if entry.combining is None else len(entry.combining.groups),
+                "cohort": named,
+                "survivors": survived,
                 "examples": metrics.examples,
                 "training": metrics.training,
                 "held_out_examples": metrics.held_out_examples,
@@ -139,12 +141,16 @@ class _Table:
 
     def opened(self, event: RoundOpened) -> None:
         again = f", attempt {event.attempt}" if event.attempt > 1 else ""
-        self._note = f"round {event.round} with {len(event.cohort)} peers{again}"
+        who = f"{len(event.cohort)} peers"
+        if event.place is not None:
+            who = f"{len(event.cohort)} delegates" if event.place.level > 1 else f"{event.place.group + 1} cohorts"
+        self._note = f"round {event.round} with {who}{again}"
         self._tell(None)
 
     def logged(self, entry: LogEntry, metrics: Metrics) -> None:
         held_out = metrics.held_out or {}
-        row = [str(entry.round), f"{len(entry.survivors)}/{len(entry.cohort)}"]
+        named, survived = entry.peers()
+        row = [str(entry.round), f"{survived}/{named}"]
         row += [_number(metrics.training.get(name)) for name in self._names]
         row += [_number(held_out.get(name)) for name in self._names]
         row.append(f"{entry.seconds:.2f}")

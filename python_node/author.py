@@ -97,8 +97,9 @@ def make_terms(
     """Terms of a run with sound defaults: the ring that fits the cohort, the plan's own training settings.
 
     `min_cohort` is the cohort's threshold and at least 5 by default, `min_survivors` max(threshold, 5) but no more
-    than `min_cohort`. With `cohorts` above one, as many are formed of the peers that are ready. `clip` bounds one coordinate of an update. `nonce` is random; fixing it makes the run's
-    ids, and with seeded nodes its training, repeatable.
+    than `min_cohort`. With `cohorts` above one, as many are formed of the peers that are ready (spec 08). `clip`
+    bounds one coordinate of an update. `nonce` is random; fixing it makes the run's ids, and with seeded nodes its
+    training, repeatable.
 
     Raises:
         TermsError: the numbers contradict each other.

@@ -66,9 +66,7 @@ def check_own_delegates(entry: LogEntry, *, own: PeerId, group: int, cohort: Col
         ProtocolError: a delegate of the group was not in it, or a member of it spoke for another.
     """
     if entry.combining is None:
-        raise ProtocolError(
-            f"run {short(entry.run)}: {short(own)} was in group {group}, but no groups are logged"
-        )
+        raise ProtocolError(f"run {short(entry.run)}: {short(own)} was in group {group}, but no groups are logged")
     for peer, source in zip(entry.cohort, entry.combining.sources, strict=True):
         if (peer in cohort) != (source == group):
             raise ProtocolError(

@@ -415,8 +415,14 @@ class Node:
 
     async def _take_part(self, membership: Membership, start: RoundStart, parameters: RoundParameters) -> None:
         attempt = membership.begin(start, parameters)
+        place = {} if start.place is None else {"level": start.place.level, "group": start.place.group}
         self._tell(
-            "round_started", run=start.run, round=start.round, attempt=start.attempt, cohort=len(start.members)
+            "round_started",
+            run=start.run,
+            round=start.round,
+            attempt=start.attempt,
+            **place,
+            cohort=len(start.members),
         )
         tag = round_tag(start.round_id)
         for peer, waiting in self._early.items():
