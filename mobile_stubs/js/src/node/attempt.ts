@@ -18,9 +18,16 @@ import type { RoundParameters } from "../secagg/parameters.js";
 import type { LocalUpdate } from "../secagg/quantise.js";
 import type { Mesh } from "./mesh.js";
 
+/** Messages of one peer that may wait to be read: a flood must not take memory without end. */
+const MAX_PENDING = 512;
+/** A bulk message counts as so many others. */
+const BULK_WEIGHT = 16;
+
 /** How an attempt ended on this peer. */
 export interface AttemptReport {
   readonly outcome: Completed | Failed;
+  /** What broke the attempt off on this peer, where something of its own did. */
+  readonly error: unknown;
   /** The next model, where the attempt completed. */
   readonly model: Model | null;
   readonly tail: Bytes;
@@ -56,6 +63,8 @@ export class Attempt {
   private model: Model | null = null;
   private tail: Bytes = new Uint8Array(0);
   private isClosed = false;
+  private broken: unknown = null;
+  private readonly pending = new Map<PeerId, number>();
   private finish: (outcome: Completed | Failed) => void = () => {};
   private readonly ended = new Promise<Completed | Failed>((resolve) => (this.finish = resolve));
 
@@ -91,6 +100,7 @@ export class Attempt {
     const after = this.needs.mesh.total;
     return {
       outcome,
+      error: this.broken,
       model: outcome.action === "completed" ? this.model : null,
       tail: this.tail,
       milliseconds: performance.now() - begun,
@@ -102,7 +112,18 @@ export class Attempt {
   /** A round message came from a peer; it may be from outside the cohort. */
   receive(peer: PeerId, payload: Bytes, bulk: boolean): void {
     const index = this.indexes.get(peer);
-    if (index !== undefined) this.feed((now) => this.machine.receive(index, payload, bulk, now));
+    if (index === undefined) return;
+    const weight = bulk ? BULK_WEIGHT : 1;
+    const waiting = (this.pending.get(peer) ?? 0) + weight;
+    if (waiting > MAX_PENDING) {
+      this.needs.onRefused(peer, `${MAX_PENDING} messages of this peer wait to be read; one more is dropped`);
+      return;
+    }
+    this.pending.set(peer, waiting);
+    this.feed((now) => {
+      this.pending.set(peer, (this.pending.get(peer) ?? weight) - weight);
+      return this.machine.receive(index, payload, bulk, now);
+    });
   }
 
   /** A link to a peer came or went. */
@@ -166,6 +187,7 @@ export class Attempt {
   /** What waited for a write that failed must never leave; the others need not wait for this peer. */
   private async breakOff(error: unknown): Promise<void> {
     const reason = describe(error);
+    this.broken = error;
     for (const action of await this.machine.fail(reason, performance.now())) {
       if (action.action === "send") this.send(action.to, action.data, action.bulk);
     }
