@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import statistics
 
 import pytest
 
@@ -9,7 +10,10 @@ from examples.digits import build_plan
 from protocol.identity import Identity
 from tests.e2e.data import examples
 from tests.e2e.world import World, finished
+from tests.js.leaders import Leaders
 from tests.js.process import JsPeer
+
+ROUNDS = 20
 
 
 @pytest.fixture(scope="session")
@@ -134,3 +138,26 @@ async def test_javascript_nodes_alone_complete_rounds_in_every_role(world, plan,
         models.append((held["round"], held["digest"], held["bytes"]))
     assert models[0][0] == 4
     assert models[1:] == models[:1] * 2
+
+
+async def test_javascript_peers_send_as_many_bytes_as_python_peers_in_the_same_role(world, plan, js):
+    """Leaders and others apart; round 1 makes links and is left out. What is left differs by who owns the last chunk."""
+    leaders = Leaders()
+    leaders.host = await world.node("node-0", on_event=leaders.listen)
+    hosts = [leaders.host, *await world.nodes(1, first=1)]
+    peers = [await js("one"), await js("two")]
+    author = await world.author()
+    status = await world.publish(author, plan, rounds=ROUNDS, cohort_size=4, min_cohort=4)
+    assert (await finished(author, status.run)).state == "finished"
+    sent = {("python", "leader"): [], ("python", "other"): [], ("js", "leader"): [], ("js", "other"): []}
+    for number in range(2, ROUNDS + 1):
+        for host in hosts:
+            event = await host.diary.until("round_completed", round=number)
+            role = "leader" if leaders.by_round[number][0] == host.peer else "other"
+            sent["python", role].append(event.fields["bytes_sent"])
+        for peer in peers:
+            result = await peer.until("result", round=number)
+            role = "leader" if leaders.by_round[number][0] == peer.of("registered")[0]["peer"] else "other"
+            sent["js", role].append(result["bytesSent"])
+    for role in ("leader", "other"):
+        assert statistics.median(sent["js", role]) == pytest.approx(statistics.median(sent["python", role]), rel=0.02)
