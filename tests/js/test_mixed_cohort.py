@@ -141,7 +141,7 @@ async def test_javascript_nodes_alone_complete_rounds_in_every_role(world, plan,
 
 
 async def test_javascript_peers_send_as_many_bytes_as_python_peers_in_the_same_role(world, plan, js):
-    """Leaders and others apart; round 1 makes links and is left out. What is left differs by who owns the last chunk."""
+    """Leaders and others apart; round 1 makes links and is left out. The last chunk is a little shorter."""
     leaders = Leaders()
     leaders.host = await world.node("node-0", on_event=leaders.listen)
     hosts = [leaders.host, *await world.nodes(1, first=1)]
