@@ -33,6 +33,7 @@ from protocol.round.jobs import LocalUpdate, MaskJob, tail_bytes
 from protocol.round.machine import RoundMachine, randomness_bytes
 from protocol.secagg.apply import Aggregate, apply_aggregate, model_digest
 from protocol.secagg.parameters import RoundParameters
+from protocol.server_optimizer import ServerOptimizer, moment_count
 from protocol.terms import Deadlines
 from python_node.errors import NodeError
 from python_node.mesh import Mesh
@@ -79,6 +80,8 @@ class Attempt:
         mesh: Mesh,
         deadlines: Deadlines,
         checkpoint: Model,
+        optimizer: ServerOptimizer,
+        parameter_count: int,
         record: Callable[[str, str, str], None],
         train: Callable[[], Awaitable[LocalUpdate]],
     ) -> None:
@@ -89,7 +92,9 @@ class Attempt:
             identity: this peer.
             mesh: links to others.
             deadlines: from the run's terms.
-            checkpoint: float32 [P + B], the model that enters the round.
+            checkpoint: float32 [P + B + moments], the model that enters the round.
+            optimizer: from the run's terms; what the aggregate is applied with.
+            parameter_count: P.
             record: writes the journal.
             train: gives this peer's update; started at once, in parallel with linking and sharing.
         """
@@ -97,6 +102,7 @@ class Attempt:
         self._mesh = mesh
         self._deadlines = deadlines
         self._checkpoint = checkpoint
+        self._optimizer, self._parameter_count = optimizer, parameter_count
         self._record = record
         self._train = train
         self._loop = asyncio.get_running_loop()
@@ -284,6 +290,8 @@ class Attempt:
                 aggregate,
                 clip=self.parameters.clip,
                 largest_value=self.parameters.largest_value,
+                optimizer=self._optimizer,
+                parameter_count=self._parameter_count,
             )
             return model, model_digest(model)
 
@@ -293,7 +301,8 @@ class Attempt:
             self.abort(str(error))
             return
         self._model = model
-        self._tail = tail_bytes(aggregate.tail(len(self._checkpoint)))
+        length = len(self._checkpoint) - moment_count(self._optimizer, self._parameter_count)
+        self._tail = tail_bytes(aggregate.tail(length))
         self._feed(lambda now: self._machine.provide_result(digest, self._tail, now))
 
     # Time.

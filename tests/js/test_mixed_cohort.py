@@ -76,6 +76,32 @@ async def test_two_python_and_two_javascript_nodes_end_with_the_same_model(world
     assert hosts[1].model(status.run) == expected
 
 
+@pytest.mark.parametrize("kind", ["fedadam", "fedyogi", "fedavgm"])
+async def test_python_and_javascript_nodes_keep_the_same_moments_and_late_ones_fetch_them(world, plan, js, kind):
+    hosts = await world.nodes(2)
+    first = await js("first")
+    author = await world.author()
+    options = {"server_optimizer": kind, "server_learning_rate": 0.05}
+    status = await world.publish(author, plan, rounds=1000, cohort_size=5, min_cohort=3, **options)
+    await first.until("result", round=2)
+    late, python = await js("late"), await world.node("late")
+    joined = await late.until("result")
+    assert joined["round"] > 2
+    number = max(joined["round"], (await python.diary.until("round_completed")).fields["round"]) + 2
+    digests = {(await peer.until("result", round=number))["modelDigest"] for peer in (first, late)}
+    for host in (*hosts, python):
+        digests.add((await host.diary.until("round_completed", round=number)).fields["model_digest"])
+    assert len(digests) == 1
+    await author.session.stop_run(status.run, "seen enough")
+    for peer in (first, late):
+        await peer.until("ended", state="stopped")
+        assert [event["message"] for event in peer.of("error") if "model" in event["message"]] == []
+    held = (await world.hosts["node-0"].diary.until("run_ended"), hosts[0].model(status.run))[1]
+    await first.ask(command="model", run=status.run)
+    theirs = await first.until("model")
+    assert len(bytes.fromhex(theirs["bytes"])) == 4 * plan.manifest.parameter_count < len(held[2])
+
+
 async def test_a_killed_javascript_node_is_survived_and_the_others_agree(world, plan, js):
     hosts = await world.nodes(3)
     stays, goes = await js("stays"), await js("goes")

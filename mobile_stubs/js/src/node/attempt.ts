@@ -9,6 +9,7 @@ import { randomBytes } from "../protocol/crypto.js";
 import { LimitExceededError, LinkError, RoundError } from "../protocol/errors.js";
 import type { Identity, PeerId } from "../protocol/identity.js";
 import { Kind } from "../protocol/link/framing.js";
+import { initialMoments, type ServerOptimizer } from "../protocol/server-optimizer.js";
 import type { Deadlines } from "../protocol/terms.js";
 import type { Action, Completed, Failed, Outcome } from "../round/actions.js";
 import { RoundMachine } from "../round/machine.js";
@@ -42,8 +43,10 @@ export interface AttemptNeeds {
   readonly identity: Identity;
   readonly mesh: Mesh;
   readonly deadlines: Deadlines;
-  /** The model that enters the round. */
+  /** The model that enters the round, and what the aggregate is applied to it with. */
   readonly checkpoint: Model;
+  readonly optimizer: ServerOptimizer;
+  readonly parameterCount: number;
   /** Writes the journal; what it wrote outlives the process once it resolves. */
   readonly record: (entry: string, detail: string) => Promise<void>;
   /** Gives this peer's update; begun at once, in parallel with linking and sharing. */
@@ -247,11 +250,13 @@ export class Attempt {
   }
 
   private async apply(aggregate: Aggregate): Promise<void> {
-    const { checkpoint, parameters } = this.needs;
+    const { checkpoint, optimizer, parameterCount, parameters } = this.needs;
+    const { clip } = parameters.setting;
     try {
-      const model = applyAggregate(checkpoint, aggregate, parameters.setting.clip, parameters.largestValue);
+      const applying = { clip, largestValue: parameters.largestValue, optimizer, parameterCount };
+      const model = applyAggregate(checkpoint, aggregate, applying);
       this.model = model;
-      this.tail = tailBytes(aggregate, checkpoint.length);
+      this.tail = tailBytes(aggregate, checkpoint.length - initialMoments(optimizer).length * parameterCount);
       const [digest, tail] = [await modelDigest(model), this.tail];
       this.feed((now) => this.machine.provideResult(digest, tail, now));
     } catch (error) {

@@ -4,6 +4,7 @@ import type { Plan } from "../plans/plan.js";
 import { type Bytes, short, toHex } from "../protocol/bytes.js";
 import { ProtocolError } from "../protocol/errors.js";
 import type { PeerId } from "../protocol/identity.js";
+import { initialMoments } from "../protocol/server-optimizer.js";
 import type { ServerMessages } from "../protocol/signaling/messages.js";
 import { tailLength } from "../protocol/tail.js";
 import type { RunTerms } from "../protocol/terms.js";
@@ -55,8 +56,9 @@ export class Membership {
     storage: Storage,
   ): Promise<Membership> {
     const found = await storage.loadCheckpoint(signed.run);
-    const kept = found !== null && found.model.length === 4 * plan.modelLength ? found : null;
-    const model = kept === null ? plan.initialModel() : modelFrom(kept.model);
+    const start = initialModel(signed, plan);
+    const kept = found !== null && found.model.length === start.byteLength ? found : null;
+    const model = kept === null ? start : modelFrom(kept.model);
     const [round, reached] = [kept?.round ?? 0, kept?.reached ?? 0];
     return new Membership(signed, plan, trainer, own, storage, round, reached, model, await modelDigest(model));
   }
@@ -66,14 +68,19 @@ export class Membership {
     return this.attempts[0]?.isEnded === false;
   }
 
-  /** Digest of the model the plan itself starts from. */
+  /** Digest of the model the run starts from. */
   initialDigest(): Promise<string> {
-    return modelDigest(this.plan.initialModel());
+    return modelDigest(initialModel(this.signed, this.plan));
+  }
+
+  /** What is trained and predicts: parameters and buffers, without the server optimizer's moments. */
+  get fit(): Model {
+    return this.model.slice(0, this.plan.modelLength);
   }
 
   /** Bytes of the model on the wire. */
   get modelBytes(): number {
-    return 4 * this.plan.modelLength;
+    return this.model.byteLength;
   }
 
   /** Bytes of the largest bulk message this run's rounds may bring. */
@@ -184,7 +191,7 @@ export class Membership {
 
   /** This peer's update from the model it holds now; one training at a time. */
   train(roundId: string, onProgress: (done: number, total: number) => void): (signal: AbortSignal) => Promise<LocalUpdate> {
-    const checkpoint = this.model;
+    const checkpoint = this.fit;
     return (signal) => {
       // the stretch of steps of an attempt that was called off may not be over yet
       const turn = this.training.then(() => this.trainer.update(checkpoint, roundId, signal, onProgress));
@@ -211,4 +218,17 @@ export class Membership {
     for (const attempt of this.attempts) attempt.close();
     void this.training.then(() => this.trainer.close());
   }
+}
+
+/** Of round 0: the plan's parameters and buffers, then fresh moments. */
+function initialModel(signed: SignedRun, plan: Plan): Model {
+  const parameters = plan.manifest.parameter_count;
+  const moments = initialMoments(signed.terms.server_optimizer);
+  const model = new Float32Array(plan.modelLength + moments.length * parameters);
+  model.set(plan.initialModel());
+  moments.forEach((value, i) => {
+    const start = plan.modelLength + i * parameters;
+    model.fill(value, start, start + parameters);
+  });
+  return model;
 }

@@ -156,10 +156,10 @@ export class Node {
     this.runs.delete(run);
   }
 
-  /** The model this node holds of a run: rounds it went through, and its digest. */
+  /** The model this node holds of a run: rounds it went through, and the digest (over the moments too) it is known by. */
   holds(run: string): { round: number; modelDigest: string; model: Float32Array } | null {
     const found = this.runs.get(run)?.membership;
-    return found === undefined ? null : { round: found.round, modelDigest: found.digest, model: found.model.slice() };
+    return found === undefined ? null : { round: found.round, modelDigest: found.digest, model: found.fit };
   }
 
   /**
@@ -175,7 +175,7 @@ export class Node {
     const found = this.runs.get(run)?.membership;
     if (found === undefined) throw new NodeError(`this node is not in run ${short(run)}`, "unknown-run");
     options.signal?.throwIfAborted();
-    const output = await found.trainer.predict(found.model, inputs);
+    const output = await found.trainer.predict(found.fit, inputs);
     options.signal?.throwIfAborted();
     return output;
   }

@@ -164,6 +164,8 @@ export class Participation {
       mesh: context.switchboard.mesh,
       deadlines: membership.signed.terms.deadlines,
       checkpoint: membership.model,
+      optimizer: membership.signed.terms.server_optimizer,
+      parameterCount: membership.plan.manifest.parameter_count,
       record: (entry, detail) => context.storage.record(start.round_id, entry, detail),
       train: membership.train(start.round_id, (done, total) => progress("train", done, total)),
       onStage: (stage) => progress(stage, 1, 1),

@@ -3,6 +3,7 @@
 import type { Bytes } from "./bytes.js";
 import { TermsError } from "./errors.js";
 import { boolean, decodeJson, hex64, integer, list, name, number, type Of, oneOf, optional, record } from "./schema.js";
+import { FEDAVG, serverOptimizerSchema } from "./server-optimizer.js";
 
 export const MAX_COHORT = 64;
 export const MAX_TERMS_BYTES = 64 << 10;
@@ -38,7 +39,7 @@ const localSchema = record({
   epochs: optional(integer(1, 1000), 1),
   batch_size: integer(1, 1 << 20),
   learning_rate: number({ above: 0, most: 1e3 }),
-  max_examples: optional(integer(1, 1 << 24), 32_767),
+  max_examples: optional(integer(1, 1 << 24), 2048),
   weighting: optional(oneOf("examples", "uniform"), "examples"),
 });
 
@@ -58,6 +59,7 @@ export const termsSchema = record({
   retries: optional(integer(0, 100), 5),
   members: optional(list(hex64), []),
   evaluate: optional(boolean, true),
+  server_optimizer: optional(serverOptimizerSchema, FEDAVG),
   local: localSchema,
   deadlines: optional(deadlinesSchema, DEFAULT_DEADLINES),
 });
