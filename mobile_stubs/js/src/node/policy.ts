@@ -7,6 +7,7 @@
 import { isHex64, quote, short } from "../protocol/bytes.js";
 import type { PeerId } from "../protocol/identity.js";
 import { type DatasetSchema, explainMisfit, type PlanManifest } from "../protocol/manifest.js";
+import { initialMoments } from "../protocol/server-optimizer.js";
 import type { RunTerms } from "../protocol/terms.js";
 import { PolicyError } from "./errors.js";
 import { matchesPattern } from "./pattern.js";
@@ -150,7 +151,7 @@ const RULES: readonly (readonly [keyof Policy, Judge])[] = [
   atLeast("minSurvivors", "sums are revealed over as few survivors as", ({ terms }) => terms.min_survivors),
   ["minKnownPeers", judgeMembers],
   atMost("maxParameters", "the model's parameters number", ({ manifest }) => manifest.parameter_count),
-  atMost("maxModelBytes", "the bytes of the plan's blobs and vectors are", ({ manifest }) => modelBytes(manifest)),
+  atMost("maxModelBytes", "the bytes of the plan's blobs and vectors are", modelBytes),
   atMost("maxRounds", "the rounds of this run number", ({ terms }) => terms.rounds),
   atMost("maxEpochs", "the local epochs of a round number", ({ terms }) => terms.local.epochs),
   atMost("maxRoundSeconds", "the deadlines of a round add up to seconds:", ({ terms }) => roundSeconds(terms)),
@@ -190,8 +191,9 @@ function judgeMembers({ policy, terms }: Question): string | null {
   return `known peers in a cohort of this run number ${room} at most; policy asks for ${policy.minKnownPeers}`;
 }
 
-function modelBytes(manifest: PlanManifest): number {
-  const vectors = 4 * (manifest.parameter_count + manifest.optimizer_count + manifest.buffer_count);
+function modelBytes({ manifest, terms }: Question): number {
+  const moments = initialMoments(terms.server_optimizer).length * manifest.parameter_count;
+  const vectors = 4 * (manifest.parameter_count + manifest.optimizer_count + manifest.buffer_count + moments);
   return manifest.blobs.reduce((sum, blob) => sum + blob.size, vectors);
 }
 
