@@ -1,17 +1,19 @@
 """Python nodes and JavaScript nodes in one cohort, over real websockets and WebRTC."""
 
+import asyncio
 import hashlib
 import json
 import statistics
+from pathlib import Path
 
 import pytest
 
 from examples.digits import build_plan
-from protocol.identity import Identity
+from python_node.receipts import open_receipt
 from tests.e2e.data import examples
 from tests.e2e.world import World, finished
 from tests.js.leaders import Leaders
-from tests.js.process import JsPeer
+from tests.js.process import SCRIPTS, JsPeer
 
 ROUNDS = 20
 
@@ -53,8 +55,9 @@ async def js(package, world, tmp_path):
         await peer.close()
 
 
-def identity_of(name):
-    return Identity(hashlib.sha256(f"js {name}".encode()).digest())
+def receipts(peer):
+    """The lines of a peer's receipts file."""
+    return (Path(peer.options["folder"]) / "receipts.jsonl").read_bytes().splitlines()
 
 
 async def test_two_python_and_two_javascript_nodes_end_with_the_same_model(world, plan, js):
@@ -74,6 +77,28 @@ async def test_two_python_and_two_javascript_nodes_end_with_the_same_model(world
         assert (held["round"], held["digest"], bytes.fromhex(held["bytes"])) == expected
         assert [event["message"] for event in peer.of("error")] == []
     assert hosts[1].model(status.run) == expected
+    kept = [open_receipt(line, node=peers[0].of("registered")[0]["peer"]) for line in receipts(peers[0])]
+    assert [receipt.decision for receipt in kept] == ["accepted"] * 6
+    assert {receipt.run for receipt in kept} == {status.run}
+    completed = [receipt.completed for receipt in kept if receipt.completed is not None]
+    assert [done.round for done in completed] == [1, 2, 3, 4, 5]
+    assert completed[-1].model_digest == expected[1]
+
+
+async def test_a_second_process_on_one_folder_is_refused_by_name_and_the_first_goes_on(world, js, tmp_path):
+    first = await js("first", folder=tmp_path / "shared")
+    second = await asyncio.create_subprocess_exec(
+        "node", str(SCRIPTS / "peer.mjs"), json.dumps(first.options), stderr=asyncio.subprocess.PIPE
+    )
+    _, errors = await second.communicate()
+    assert second.returncode == 1
+    assert b"StorageInUseError" in errors
+    assert b"in use by another node; each node needs its own folder" in errors
+    first.kill()
+    await first.close()
+    third = await js("third", folder=tmp_path / "shared")  # a process that died has given its folder free
+    await third.ask(command="stop")
+    assert await third.exit_code() == 0
 
 
 @pytest.mark.parametrize("kind", ["fedadam", "fedyogi", "fedavgm"])

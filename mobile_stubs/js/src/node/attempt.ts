@@ -39,6 +39,9 @@ export interface AttemptReport {
 
 /** What an attempt is made of. */
 export interface AttemptNeeds {
+  readonly round: number;
+  /** Which attempt at the round, from 1. */
+  readonly number: number;
   readonly parameters: RoundParameters;
   readonly identity: Identity;
   readonly mesh: Mesh;
@@ -85,6 +88,11 @@ export class Attempt {
     const randomness = randomBytes(randomnessBytes(parameters));
     const fingerprint = fromHex(mesh.fingerprint);
     return new Attempt(needs, await RoundMachine.create({ parameters, identity, fingerprint, deadlines, randomness }));
+  }
+
+  /** Whether this is that attempt at that round. */
+  isOf(round: number, number: number): boolean {
+    return this.needs.round === round && this.needs.number === number;
   }
 
   get roundId(): string {

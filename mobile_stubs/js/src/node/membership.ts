@@ -155,7 +155,7 @@ export class Membership {
     if (start.round_id !== roundId) throw new ProtocolError(`${what}: round id ${short(start.round_id)} is not that of the round`);
     const cohort = start.members.map((member) => member.peer);
     this.checkCohort(cohort, start.round);
-    if (this.aborted.includes(roundId)) {
+    if (this.aborted.includes(`${start.round}/${start.attempt}`)) {
       throw new ProtocolError(`${what}: attempt ${start.attempt} at round ${start.round} is closed already`);
     }
     if (await this.storage.joined(roundId)) throw new ProtocolError(`${what}: this node joined round id ${short(roundId)} before`);
@@ -207,10 +207,10 @@ export class Membership {
   }
 
   /** End an attempt, or keep it from beginning. */
-  abort(roundId: string, reason: string): void {
-    this.aborted.push(roundId);
+  abort(round: number, number: number, reason: string): void {
+    this.aborted.push(`${round}/${number}`);
     if (this.aborted.length > MAX_ABORTED) this.aborted.shift();
-    for (const attempt of this.attempts) if (attempt.roundId === roundId) attempt.abort(reason);
+    for (const attempt of this.attempts) if (attempt.isOf(round, number)) attempt.abort(reason);
   }
 
   /** End whatever is under way and give the memory of its graphs back. */

@@ -280,7 +280,7 @@ export class Node {
         this.announced(event);
         break;
       case "round_aborted":
-        this.spawn(this.runs.get(event.run)?.close(event.round, event.attempt, event.reason), event.run);
+        this.runs.get(event.run)?.close(event.round, event.attempt, event.reason);
         break;
       case "round_logged":
         this.runs.get(event.entry.run)?.logged(event.entry);
@@ -439,8 +439,8 @@ export class Node {
     await platform.storage.saveReceipt(envelope);
   }
 
-  private spawn(work: Promise<void> | undefined, run: string): void {
-    if (work !== undefined) void this.guard(work, run);
+  private spawn(work: Promise<void>, run: string): void {
+    void this.guard(work, run);
   }
 
   /** Whatever goes wrong is told; nothing of it ends the node. */

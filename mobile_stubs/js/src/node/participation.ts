@@ -13,7 +13,6 @@ import type { LogEntry, ServerMessages } from "../protocol/signaling/messages.js
 import { readTail } from "../protocol/tail.js";
 import { roundTag } from "../round/codec.js";
 import type { RoundParameters } from "../secagg/parameters.js";
-import { roundIdOf } from "../secagg/parameters.js";
 import { Attempt, type AttemptReport } from "./attempt.js";
 import type { NodeContext } from "./context.js";
 import type { Objection } from "./device.js";
@@ -71,8 +70,8 @@ export class Participation {
   }
 
   /** Signaling closed an attempt. */
-  async close(round: number, attempt: number, reason: string): Promise<void> {
-    this.membership.abort(toHex(await roundIdOf(this.run, round, attempt)), `signaling closed the attempt: ${reason}`);
+  close(round: number, attempt: number, reason: string): void {
+    this.membership.abort(round, attempt, `signaling closed the attempt: ${reason}`);
   }
 
   /** Signaling logged a round: get its model if this node missed it. */
@@ -159,6 +158,8 @@ export class Participation {
       context.hub.tell("progress", { run, round, stage, done, total });
     };
     return Attempt.create({
+      round,
+      number: start.attempt,
       parameters,
       identity: context.identity,
       mesh: context.switchboard.mesh,
