@@ -31,9 +31,11 @@ from cli.run_commands import RunName
 from cli.run_names import resolve_run
 from plans import Plan
 from plans.release import released_model
-from protocol.encoding import digest_of
+from protocol.secagg.apply import model_digest
 from python_node.author import Author, FetchedModel
 from python_node.loop import run as run_loop
+from python_node.membership import initial_model
+from python_node.training import model_length
 
 __all__ = ["fetch"]
 
@@ -106,9 +108,10 @@ async def _fetch(author: Author, run: str, round_number: int | None, *, quiet: b
     wanted = (await author.session.get_run(run)).status.round if round_number is None else round_number
     with tempfile.TemporaryDirectory(prefix="peerplan-") as folder:
         plan = await author.fetch_plan(run, Path(folder))
-    if wanted == 0:  # the model the run starts from is part of the plan
-        values = np.concatenate([plan.initial("theta"), plan.initial("buffers")])
-        return _Fetched(run, plan, FetchedModel(round=0, digest=digest_of(values.tobytes()), values=values))
+    if wanted == 0:  # the model the run starts from follows from the plan and the terms
+        start = initial_model(plan, (await author.view(run)).terms.server_optimizer)
+        values = start[: model_length(plan)]
+        return _Fetched(run, plan, FetchedModel(round=0, digest=model_digest(start), values=values))
     out = console(stderr=True)
     bar = Progress(
         TextColumn("fetching"),

@@ -30,6 +30,15 @@ _STAGES = {name.removesuffix("_ms") for name in Deadlines.__struct_fields__}
 _SECONDS = re.compile(r"\d{1,6}(\.\d{1,3})?", re.ASCII)
 
 
+class ServerOptimizerKind(StrEnum):
+    """How every peer applies the mean update."""
+
+    FEDAVG = "fedavg"
+    FEDAVGM = "fedavgm"
+    FEDADAM = "fedadam"
+    FEDYOGI = "fedyogi"
+
+
 class Weighting(StrEnum):
     """How updates are averaged."""
 
@@ -69,6 +78,21 @@ def publish(
     weighting: Annotated[Weighting, typer.Option(help="Average by number of examples, or all alike.")] = (
         Weighting.EXAMPLES
     ),
+    server_optimizer: Annotated[
+        ServerOptimizerKind, typer.Option(help="How every peer applies the mean update.")
+    ] = ServerOptimizerKind.FEDAVG,
+    server_learning_rate: Annotated[
+        float | None, typer.Option(help="Its rate; by default 1, with fedadam and fedyogi 0.01.")
+    ] = None,
+    server_beta1: Annotated[
+        float | None, typer.Option(help="What it keeps of the momentum, all but fedavg; 0.9 by default.")
+    ] = None,
+    server_beta2: Annotated[
+        float | None, typer.Option(help="What fedadam and fedyogi keep of the second moment; 0.99 by default.")
+    ] = None,
+    server_tau: Annotated[
+        float | None, typer.Option(help="What fedadam and fedyogi add to the divisor; 0.001 by default.")
+    ] = None,
     clip: Annotated[float, typer.Option(help="Largest change of one parameter in one round.")] = 1.0,
     ring_bits: Annotated[
         int | None, typer.Option(help="Width of the ring: 16, 20, 24 or 32; by default what fits.")
@@ -118,6 +142,11 @@ def publish(
         learning_rate=learning_rate,
         max_examples=max_examples,
         weighting=weighting.value,
+        server_optimizer=server_optimizer.value,
+        server_learning_rate=server_learning_rate,
+        server_beta1=server_beta1,
+        server_beta2=server_beta2,
+        server_tau=server_tau,
         clip=clip,
         ring_bits=ring_bits,
         value_bits=value_bits,

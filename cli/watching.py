@@ -5,12 +5,14 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
 from rich.live import Live
 from rich.table import Table
 
 from cli.errors import RUN_FAILED, UNREACHABLE, CommandError
 from cli.output import console, print_json, text
 from protocol.identity import short
+from protocol.server_optimizer import FEDAVG
 from protocol.signaling import LogEntry, RoundLogged, RoundOpened, RunChanged, RunStatus
 from protocol.tail import Metrics
 from python_node.author import FINAL_STATES, Author, RunView
@@ -30,7 +32,7 @@ async def watch_run(author: Author, run: str, *, as_json: bool) -> RunStatus:
     """
     view = await author.view(run)
     status = view.status
-    with _JsonLines() if as_json else _Table(view) as display:
+    with _JsonLines(view) if as_json else _Table(view) as display:
         async for event in author.watch(run):
             match event:
                 case RunChanged():
@@ -62,6 +64,9 @@ async def watch_run(author: Author, run: str, *, as_json: bool) -> RunStatus:
 class _JsonLines:
     """One JSON object per event."""
 
+    def __init__(self, view: RunView) -> None:
+        self._server_optimizer = msgspec.to_builtins(view.terms.server_optimizer)
+
     def __enter__(self) -> Self:
         return self
 
@@ -69,7 +74,7 @@ class _JsonLines:
         """Nothing is held."""
 
     def changed(self, status: RunStatus) -> None:
-        print_json({"event": "run", **status_json(status)})
+        print_json({"event": "run", **status_json(status), "server_optimizer": self._server_optimizer})
 
     def opened(self, event: RoundOpened) -> None:
         print_json(
@@ -172,6 +177,8 @@ class _Table:
     def _headline(self) -> str:
         status = self._status
         line = f"{status.name} {short(status.run)}: {status.state}, round {status.round} of {status.rounds}"
+        if (optimizer := self._view.terms.server_optimizer) != FEDAVG:
+            line += f", {optimizer.kind} at {optimizer.learning_rate:g}"
         if status.state not in FINAL_STATES:
             line += f", {status.accepted} peers accepted, {status.ready} ready"
         return line + (f" ({status.reason})" if status.reason else "")

@@ -35,7 +35,8 @@ class Field:
         object.__setattr__(self, "shape", tuple(self.shape))
         if any(not isinstance(size, int) or size < 1 for size in self.shape):
             raise TraceError(
-                f"field shape {self.shape} has a dimension below 1; every dimension of an example is fixed"
+                f"field shape {self.shape} has a dimension below 1; every dimension of an example is fixed: "
+                "pad what varies to its longest, and leave the padding out by a mask"
             )
         if self.below is not None and (self.below < 1 or self.dtype not in ("int64", "int32")):
             raise TraceError(f"below={self.below} needs to be at least 1, on int64 or int32, got {self.dtype}")

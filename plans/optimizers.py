@@ -88,8 +88,12 @@ def as_optimizer(given: Optimizer | str) -> Optimizer:
     }
     if isinstance(given, str) and given in named:
         return named[given]
+    kind = given if isinstance(given, type) else type(given)
+    shown = f"{kind.__module__}.{kind.__qualname__}" if kind.__module__.startswith("torch.optim") else repr(given)
+    several = " (it asks for the loss several times a step)" if kind.__name__ == "LBFGS" or given == "lbfgs" else ""
     raise TraceError(
-        f"optimizer {given!r} is unknown, expected plans.SGD, plans.Adam, plans.RMSprop or one of {', '.join(named)}"
+        f"optimizer {shown} is unknown{several}, expected plans.SGD, plans.Adam, plans.RMSprop or one of "
+        f"{', '.join(named)}"
     )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from plans.card import card
 from plans.errors import BundleError
 from plans.execute import Executor
+from protocol.server_optimizer import moment_count
 
 if TYPE_CHECKING:
     from plans.bundle import Plan
@@ -83,7 +84,8 @@ def preflight(plan: Plan, terms: RunTerms, *, measure: bool = True) -> Preflight
     # reduce-scatter: every chunk but one's own goes to its owner, then every owner sends its sum to all (spec 07)
     others = (terms.cohort_size - 1) / terms.cohort_size
     moved = math.ceil(masked * others * (1 + terms.replicas))
-    vectors = 4 * (2 * length + manifest.optimizer_count + manifest.frozen_count)
+    moments = 2 * moment_count(terms.server_optimizer, manifest.parameter_count)
+    vectors = 4 * (2 * length + moments + manifest.optimizer_count + manifest.frozen_count)
     largest = terms.cohort_size * ((1 << (terms.value_bits - 1)) - 1)
     graph_bytes = len(plan.graph("train"))
     step = measure_step(plan, batch_size=terms.local.batch_size) if measure else None

@@ -8,6 +8,7 @@ import msgspec
 
 from protocol.encoding import Hex64, Name, decode_json, encode_json
 from protocol.errors import TermsError
+from protocol.server_optimizer import FEDAVG, ServerOptimizer
 
 __all__ = [
     "COMBINING_RING_BITS",
@@ -95,6 +96,8 @@ class RunTerms(_Record, frozen=True, kw_only=True):
     """Peers that may take part; empty means any that consent."""
     evaluate: bool = True
     """Peers evaluate the checkpoint on data held out by their owner, and the masked metrics ride along."""
+    server_optimizer: ServerOptimizer = FEDAVG
+    """How every peer applies the mean update (spec 07 §9)."""
     local: LocalTraining
     deadlines: Deadlines = Deadlines()
 

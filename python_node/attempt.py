@@ -34,6 +34,7 @@ from protocol.round.jobs import GroupSum, LocalUpdate, MaskJob, tail_bytes
 from protocol.round.machine import RoundMachine, randomness_bytes
 from protocol.secagg.apply import Aggregate, apply_aggregate, model_digest
 from protocol.secagg.parameters import RoundParameters
+from protocol.server_optimizer import ServerOptimizer, moment_count
 from protocol.terms import Deadlines
 from python_node.errors import NodeError
 from python_node.mesh import Mesh
@@ -82,6 +83,8 @@ class Attempt:
         mesh: Mesh,
         deadlines: Deadlines,
         checkpoint: Model,
+        optimizer: ServerOptimizer,
+        parameter_count: int,
         record: Callable[[str, str, str], None],
         contribute: Callable[[], Awaitable[LocalUpdate | GroupSum]],
         group: bool = False,
@@ -93,7 +96,9 @@ class Attempt:
             identity: this peer.
             mesh: links to others.
             deadlines: from the run's terms.
-            checkpoint: float32 [P + B], the model that enters the round.
+            checkpoint: float32 [P + B + moments], the model that enters the round.
+            optimizer: from the run's terms; what the aggregate is applied with.
+            parameter_count: P.
             record: writes the journal.
             contribute: gives this peer's update, or its group's sum; started at once, in parallel with linking.
             group: the cohort's sum is one of several (spec 08): it is kept for a delegate to put in, not applied.
@@ -102,6 +107,8 @@ class Attempt:
         self._mesh = mesh
         self._deadlines = deadlines
         self._checkpoint = checkpoint
+        self._optimizer, self._parameter_count = optimizer, parameter_count
+        self._model_length = len(checkpoint) - moment_count(optimizer, parameter_count)
         self._record = record
         self._contribute = contribute
         self._group = group
@@ -289,7 +296,7 @@ class Attempt:
         """Among many cohorts, the sum is the result: nothing of one group is applied, and its metrics stay in it."""
 
         def take() -> tuple[GroupSum, str]:
-            total = group_sum(aggregate, self.parameters, model_length=len(self._checkpoint))
+            total = group_sum(aggregate, self.parameters, model_length=self._model_length)
             return total, group_sum_digest(total)
 
         self._total, digest = await asyncio.to_thread(take)
@@ -302,6 +309,8 @@ class Attempt:
                 aggregate,
                 clip=self.parameters.clip,
                 largest_value=self.parameters.largest_contribution,
+                optimizer=self._optimizer,
+                parameter_count=self._parameter_count,
             )
             return model, model_digest(model)
 
@@ -311,7 +320,7 @@ class Attempt:
             self.abort(str(error))
             return
         self._model = model
-        self._tail = tail_bytes(aggregate.tail(len(self._checkpoint)))
+        self._tail = tail_bytes(aggregate.tail(self._model_length))
         self._feed(lambda now: self._machine.provide_result(digest, self._tail, now))
 
     # Time.

@@ -20,6 +20,7 @@ from protocol.errors import ProtocolError
 from protocol.identity import Identity, PeerId, short
 from protocol.link import Payload
 from protocol.manifest import PlanManifest, decode_manifest
+from protocol.server_optimizer import chosen_optimizer, moment_count
 from protocol.signaling import (
     LogEntry,
     RoundLogged,
@@ -58,7 +59,10 @@ class RunView:
 
 @dataclass(frozen=True, kw_only=True)
 class FetchedModel:
-    """A model from a peer: float32 [P + B], checked against the digest that a quorum of the run's peers signed."""
+    """A model from a peer: float32 [P + B], checked against the digest that a quorum of the run's peers signed.
+
+    The digest is over the server optimizer's moments too, where it has any; they are not in `values`.
+    """
 
     round: int
     digest: str
@@ -93,13 +97,19 @@ def make_terms(
     retries: int = 5,
     deadlines: Deadlines | None = None,
     nonce: str | None = None,
+    server_optimizer: str = "fedavg",
+    server_learning_rate: float | None = None,
+    server_beta1: float | None = None,
+    server_beta2: float | None = None,
+    server_tau: float | None = None,
 ) -> RunTerms:
     """Terms of a run with sound defaults: the ring that fits the cohort, the plan's own training settings.
 
     `min_cohort` is the cohort's threshold and at least 5 by default, `min_survivors` max(threshold, 5) but no more
     than `min_cohort`. With `cohorts` above one, as many are formed of the peers that are ready (spec 08). `clip`
     bounds one coordinate of an update. `nonce` is random; fixing it makes the run's ids, and with seeded nodes its
-    training, repeatable.
+    training, repeatable. `server_optimizer` is how peers apply the mean update: fedavg adds it, fedavgm, fedadam and
+    fedyogi keep moments of it (docs/plans.md).
 
     Raises:
         TermsError: the numbers contradict each other.
@@ -139,6 +149,13 @@ def make_terms(
             weighting=weighting,  # type: ignore[arg-type]
         ),
         deadlines=deadlines or Deadlines(),
+        server_optimizer=chosen_optimizer(
+            server_optimizer,
+            learning_rate=server_learning_rate,
+            beta1=server_beta1,
+            beta2=server_beta2,
+            tau=server_tau,
+        ),
     )
     check_terms(terms)
     return decode_terms(encode_terms(terms))
@@ -300,7 +317,9 @@ class Author:
             SignatureError: the log does not carry a quorum's signatures for the digest.
         """
         view = await self.view(run)
-        total = 4 * (view.manifest.parameter_count + view.manifest.buffer_count)
+        manifest, optimizer = view.manifest, view.terms.server_optimizer
+        length = manifest.parameter_count + manifest.buffer_count
+        total = 4 * (length + moment_count(optimizer, manifest.parameter_count))
         past = None
         if round_number is not None:
             past = (round_number, (await self._entry(run, round_number)).model_digest)
@@ -308,8 +327,9 @@ class Author:
         if number:
             check_entry(await self._entry(run, number), run=run, number=number, digest=digest, terms=view.terms)
         else:
-            check_initial_model(view.manifest, data)
-        return FetchedModel(round=number, digest=digest, values=np.frombuffer(data, "<f4").astype(np.float32))
+            check_initial_model(manifest, optimizer, data)
+        values = np.frombuffer(data, "<f4", count=length).astype(np.float32)
+        return FetchedModel(round=number, digest=digest, values=values)
 
     async def _entry(self, run: str, number: int) -> LogEntry:
         page = await self.session.log(run, first=number, limit=1)

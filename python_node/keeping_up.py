@@ -116,7 +116,8 @@ class KeepingUp:
             check_entry(page.entries[0], run=run, number=number, digest=digest, terms=membership.run.terms)
             membership.check_delegates(page.entries[0])
         else:
-            await asyncio.to_thread(check_initial_model, membership.plan.manifest, data)
+            optimizer = membership.run.terms.server_optimizer
+            await asyncio.to_thread(check_initial_model, membership.plan.manifest, optimizer, data)
         membership.check_round(number + 1)
         if membership.at_work:
             return  # an attempt's checkpoint is not taken from under it

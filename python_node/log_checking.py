@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Collection
 from typing import Literal
@@ -10,6 +11,7 @@ from protocol.encoding import digest_of
 from protocol.errors import ProtocolError
 from protocol.identity import PeerId, short
 from protocol.manifest import PlanManifest
+from protocol.server_optimizer import ServerOptimizer, initial_moments
 from protocol.signaling import (
     Combining,
     LogEntry,
@@ -117,15 +119,21 @@ def _check_delegates(entry: LogEntry, combining: Combining, terms: RunTerms) -> 
         )
 
 
-def check_initial_model(manifest: PlanManifest, data: bytes) -> None:
-    """Check that bytes are the model a plan starts from: its initial theta, then its initial buffers.
+def check_initial_model(manifest: PlanManifest, optimizer: ServerOptimizer, data: bytes) -> None:
+    """Check that bytes are the model a run starts from: its plan's initial theta and buffers, then fresh moments.
 
     Raises:
         ProtocolError: other bytes than the signed manifest names (zeros, where it names none).
     """
     at = 4 * manifest.parameter_count
-    parts: dict[Literal["theta", "buffers"], bytes] = {"theta": data[:at], "buffers": data[at:]}
+    end = at + 4 * manifest.buffer_count
+    parts: dict[Literal["theta", "buffers"], bytes] = {"theta": data[:at], "buffers": data[at:end]}
     for role, part in parts.items():
         named = manifest.initial.get(role)
         if any(part) if named is None else digest_of(part) != named:
             raise ProtocolError(f"plan {manifest.name}: a peer sent other {role} than those the plan starts from")
+    fresh = (struct.pack("<f", value) * manifest.parameter_count for value in initial_moments(optimizer))
+    if data[end:] != b"".join(fresh):
+        raise ProtocolError(
+            f"plan {manifest.name}: a peer sent other moments than those {optimizer.kind} starts from"
+        )

@@ -17,6 +17,7 @@ from protocol.round.jobs import GroupSum, LocalUpdate
 from protocol.round.messages import HEADER_BYTES
 from protocol.secagg.apply import model_digest
 from protocol.secagg.parameters import RoundParameters
+from protocol.server_optimizer import FEDAVG, ServerOptimizer, initial_moments
 from protocol.signaling import LogEntry, RoundStart
 from protocol.tail import tail_length
 from protocol.terms import COMBINING_RING_BITS, RunTerms
@@ -53,9 +54,11 @@ class Terms:
     envelope: bytes
 
 
-def initial_model(plan: SignedPlan) -> Model:
-    """float32 [P + B]: what the first round starts from."""
-    return np.concatenate([plan.initial("theta"), plan.initial("buffers")])
+def initial_model(plan: SignedPlan, optimizer: ServerOptimizer = FEDAVG) -> Model:
+    """float32 [P + B + moments]: what the first round starts from."""
+    parameters = plan.manifest.parameter_count
+    moments = [np.full(parameters, value, np.float32) for value in initial_moments(optimizer)]
+    return np.concatenate([plan.initial("theta"), plan.initial("buffers"), *moments])
 
 
 class Membership:
@@ -76,7 +79,7 @@ class Membership:
         self.run = run
         self.plan = plan
         self.round = 0
-        self.model = initial_model(plan)
+        self.model = initial_model(plan, run.terms.server_optimizer)
         self.digest: str = model_digest(self.model)
         self.reached = 0
         """The highest round this node ever held the result of; signaling cannot have an earlier one repeated."""
@@ -104,7 +107,7 @@ class Membership:
     @property
     def model_bytes(self) -> int:
         """Bytes of the model on the wire."""
-        return 4 * model_length(self.plan)
+        return 4 * len(self.model)
 
     @property
     def bulk_limit(self) -> int:
@@ -200,6 +203,8 @@ class Membership:
             mesh=self._mesh,
             deadlines=self.run.terms.deadlines,
             checkpoint=self.model,
+            optimizer=self.run.terms.server_optimizer,
+            parameter_count=self.plan.manifest.parameter_count,
             record=self._state.record,
             contribute=_give(held.total) if parameters.combines and held else self._train(parameters.round_id),
             group=place is not None and place.level == 1,
@@ -264,7 +269,7 @@ class Membership:
             attempt.close()
 
     def _train(self, round_id: str) -> Callable[[], Awaitable[LocalUpdate]]:
-        checkpoint = self.model
+        checkpoint = self.model[: model_length(self.plan)]
 
         async def train() -> LocalUpdate:
             stopped = False

@@ -17,6 +17,7 @@ import msgspec
 
 from protocol.identity import short
 from protocol.manifest import DatasetSchema, Kinds, PlanManifest, explain_misfit
+from protocol.server_optimizer import moment_count
 from protocol.terms import RunTerms
 from python_node.errors import PolicyError
 from python_node.owner_files import read_owner_file, refuse_unknown_keys
@@ -213,7 +214,8 @@ def _judge_members(policy: Policy, question: _Question) -> str | None:
 
 def _model_bytes(question: _Question) -> int:
     manifest = question.manifest
-    vectors = 4 * (manifest.parameter_count + manifest.optimizer_count + manifest.buffer_count)
+    moments = moment_count(question.terms.server_optimizer, manifest.parameter_count)
+    vectors = 4 * (manifest.parameter_count + manifest.optimizer_count + manifest.buffer_count + moments)
     return vectors + sum(blob.size for blob in manifest.blobs)
 
 

@@ -23,12 +23,12 @@ _STEPS_PER_CALL = 64
 
 
 def model_length(plan: Plan) -> int:
-    """Elements of a model: parameters and buffers."""
+    """Elements of what a round trains: parameters and buffers."""
     return plan.manifest.parameter_count + plan.manifest.buffer_count
 
 
 def split_model(plan: Plan, model: Model) -> tuple[Model, Model]:
-    """Parameters and buffers of a flat model."""
+    """Parameters and buffers of a flat model without moments."""
     cut = plan.manifest.parameter_count
     return model[:cut], model[cut:]
 

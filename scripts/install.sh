@@ -19,4 +19,4 @@ if ! "$venv/bin/python" -c "import torch, sys; sys.exit(torch.__version__.split(
   fi
 fi
 echo "installing peerplan"
-$pip -c constraints.txt -e '.[author,demo,dev,huggingface]'
+$pip -c constraints.txt -e '.[author,demo,dev,huggingface,keras]'

@@ -194,7 +194,9 @@ async def _open_run(engine: Engine, peer: str, request: OpenRun) -> RunReply:
     row = await engine.in_store(lambda store: store.run(opened.digest))
     if row is None:
         facts = await _run_facts(engine, peer, request.envelope, opened, terms)
-        model = await engine.in_thread(lambda: initial_model_digest(facts.manifest, engine.blobs))
+        model = await engine.in_thread(
+            lambda: initial_model_digest(facts.manifest, engine.blobs, terms.server_optimizer)
+        )
         run = NewRun(
             run=facts.run,
             plan=facts.plan,

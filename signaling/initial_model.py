@@ -1,12 +1,14 @@
-"""The digest a run's first round starts from: SHA-256 of a plan's published initial parameters, then buffers."""
+"""The digest a run's first round starts from: SHA-256 of a plan's initial parameters, buffers, moments."""
 
 from __future__ import annotations
 
 import hashlib
+import struct
 from typing import Literal
 
 from protocol.encoding import Digest
 from protocol.manifest import PlanManifest
+from protocol.server_optimizer import ServerOptimizer, initial_moments
 from signaling.blobs import BlobFolder
 
 __all__ = ["initial_model_digest"]
@@ -14,8 +16,8 @@ __all__ = ["initial_model_digest"]
 _TILE = 1 << 20
 
 
-def initial_model_digest(manifest: PlanManifest, blobs: BlobFolder) -> Digest:
-    """SHA-256 of float32 [parameters + buffers]; a vector without a blob is zeros (spec 06 §2). Blocks."""
+def initial_model_digest(manifest: PlanManifest, blobs: BlobFolder, optimizer: ServerOptimizer) -> Digest:
+    """SHA-256 of float32 [parameters + buffers + moments]; a vector without a blob is zeros (spec 06 §2). Blocks."""
     state = hashlib.sha256()
     parts: tuple[tuple[Literal["theta", "buffers"], int], ...] = (
         ("theta", manifest.parameter_count),
@@ -26,4 +28,8 @@ def initial_model_digest(manifest: PlanManifest, blobs: BlobFolder) -> Digest:
         for offset in range(0, 4 * count, _TILE):
             size = min(_TILE, 4 * count - offset)
             state.update(bytes(size) if digest is None else blobs.read(digest, offset, size))
+    for value in initial_moments(optimizer):
+        tile = struct.pack("<f", value) * (_TILE // 4)
+        for offset in range(0, 4 * manifest.parameter_count, _TILE):
+            state.update(tile[: min(_TILE, 4 * manifest.parameter_count - offset)])
     return Digest(state.hexdigest())

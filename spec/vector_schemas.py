@@ -156,6 +156,13 @@ ROUND = _object(
     messages=_list(SENT, minItems=1),
 )
 
+OPTIMIZER = _object(
+    kind={"enum": ["fedavg", "fedavgm", "fedadam", "fedyogi"]},
+    learning_rate=NUMBER,
+    beta1=NUMBER,
+    beta2=NUMBER,
+    tau=NUMBER,
+)
 _MODEL = {"theta": HEX, "buffers": HEX}
 _SHARE = _object(index=INDEX, share=HEX32)
 _PAIR: dict[str, Schema] = {"t1": HEX32, "private": HEX32, "public": HEX32, "from": INDEX, "to": INDEX}
@@ -226,6 +233,8 @@ INPUTS: dict[str, list[Schema]] = {
             value_bits=COUNT,
             ring_bits=RING_BITS,
             sums=ELEMENTS,
+            optimizer=OPTIMIZER,
+            moments=HEX,
         )
     ],
     "rounds": [_object(announcement=ANNOUNCEMENT, peers=_list(PEER, minItems=3), gone=SET)],
@@ -258,7 +267,7 @@ OUTPUTS: dict[str, list[Schema]] = {
     "signatures": [_object(covered=HEX)],
     "adverts": [_object(accepted=_const(True))],
     "certificates": [_object(survivors=SET, root=HEX32, voters=SET)],
-    "apply": [_object(**_MODEL, tail=INTEGERS, tail_digest=HEX32, model_digest=HEX32)],
+    "apply": [_object(**_MODEL, moments=HEX, tail=INTEGERS, tail_digest=HEX32, model_digest=HEX32)],
     "rounds": [ROUND],
 }
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,10 +16,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch._subclasses.functional_tensor import FunctionalTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
+from torch.fx.traceback import preserve_node_meta
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map_only
 
 from plans.authoring.composites import Composites
+from plans.authoring.explaining import FIXED_BATCH, explained
+from plans.authoring.places import Writes, here
 from plans.errors import TraceError
 
 __all__ = ["Shape", "capture", "unfused"]
@@ -29,6 +30,7 @@ __all__ = ["Shape", "capture", "unfused"]
 Shape = tuple[tuple[int, ...], torch.dtype]
 """A tensor without data: its shape, -1 for the batch, and its dtype."""
 
+_NOISY = ("torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor")
 _HINT = 7
 """What PyTorch takes for the batch size when a choice by size must be made; the choice itself is refused below."""
 
@@ -39,44 +41,33 @@ def capture(function: Callable[..., Any], arguments: Sequence[Sequence[Shape]]) 
     Raises:
         TraceError: PyTorch could not trace it, or the result depends on the batch size or on values.
     """
-    environment = ShapeEnv()
+    environment, writes = _Sizes(), Writes()
     mode = FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
     batch = _open_size(environment)
-    with _quiet(), mode, unfused(), Composites():
+    with _quiet(), mode, unfused(), preserve_node_meta(), Composites(), writes:
         lists = [[_fake(shape, batch) for shape in shapes] for shapes in arguments]
         try:
             module = _traced(function, lists)
         except TraceError:
             raise
         except Exception as error:
-            raise TraceError(_explained(error)) from error
+            raise TraceError(explained(error, writes.places)) from error
     if environment.replacements:
         raise TraceError(
-            "the model fixes the batch size (for example by view(32, -1)); use x.shape[0] or -1 so that any works"
+            f"the model fixes the batch size ({environment.place}): {FIXED_BATCH}; or it treats examples one by one"
         )
     module.graph.eliminate_dead_code()
     return module
 
 
-def _explained(error: Exception) -> str:
-    """What failed, in which module and line of the model, and what to write instead."""
-    said = str(error).strip().splitlines() or [""]
-    places = [*getattr(error, "__notes__", []), *_own_lines(error)]
-    where = f" ({'; '.join(places)})" if places else ""
-    advice = ""
-    if "DataDependent" in type(error).__name__:
-        advice = (
-            "; the model asks for a value while it is traced: write torch.where instead of if, float() or .item()"
-        )
-    return f"PyTorch could not trace the model: {type(error).__name__}: {said[0]}{where}{advice}"
+class _Sizes(ShapeEnv):  # type: ignore[misc]  # torch is not seen by mypy
+    """Notes where the batch size was first taken to be a certain number."""
 
+    place = ""
 
-def _own_lines(error: Exception) -> list[str]:
-    """The innermost line that is neither PyTorch's nor ours."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = str(Path(__file__).parents[1])
-    own = [f for f in frames if "/torch/" not in f.filename.replace("\\", "/") and not f.filename.startswith(ours)]
-    return [f'File "{own[-1].filename}", line {own[-1].lineno}'] if own else []
+    def _set_replacement(self, *given: Any) -> None:
+        self.place = self.place or here()
+        super()._set_replacement(*given)
 
 
 def _traced(function: Callable[..., Any], lists: Sequence[Sequence[torch.Tensor]]) -> fx.GraphModule:
@@ -111,14 +102,16 @@ def _fake(shape: Shape, batch: Any) -> torch.Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """PyTorch logs each guard it adds; an author needs the error, not the log."""
-    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """PyTorch logs each guard it adds and each shape it refuses; an author needs the error, not the log."""
+    loggers = [logging.getLogger(name) for name in _NOISY]
+    levels = [logger.level for logger in loggers]
+    for logger, level in zip(loggers, (logging.ERROR, logging.CRITICAL), strict=True):
+        logger.setLevel(level)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager

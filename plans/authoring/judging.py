@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
+from plans.authoring.keras_model import keras_loss
 from plans.errors import TraceError
 from plans.metrics import PerExample
 
@@ -60,6 +61,8 @@ _LOSSES: dict[str, LossFunction] = {"cross_entropy": _cross_entropy, "mse": _mse
 def as_loss(given: str | LossFunction) -> LossFunction:
     """The function behind a name, or the function itself: `loss(outputs, *targets)` gives the mean over the batch.
 
+    A loss object of Keras is called the way Keras does, targets first.
+
     Raises:
         TraceError: another name, or something that cannot be called.
     """
@@ -69,7 +72,7 @@ def as_loss(given: str | LossFunction) -> LossFunction:
         return _LOSSES[given]
     if not callable(given):
         raise TraceError(f"loss: expected a name or a function, got {type(given).__name__}")
-    return given
+    return keras_loss(given) or given
 
 
 def as_metrics(given: Sequence[str | PerExample]) -> list[PerExample]:

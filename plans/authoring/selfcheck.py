@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from plans.authoring.capture import unfused
+from plans.authoring.explaining import explained
 from plans.authoring.randomness import Draws
 from plans.checking import check_examples
 from plans.errors import ExecutionError, TraceError, UnusableDataError
@@ -104,19 +105,17 @@ def _eager(
         subject.model.train()
         with Draws(_SEED, 0, draws), unfused():
             after, next_state, buffers, loss, sums = subject.train_step(
-                theta, states, moving, fixed, given, torch.tensor(_rate(plan))
+                theta, states, moving, fixed, _copies(given), torch.tensor(_rate(plan))
             )
         subject.model.eval()
         with unfused():
-            judged, judged_sums = subject.evaluate_step(theta, moving, fixed, given)
-            outputs = subject.predict(theta, moving, fixed, given[: subject.input_count])
+            judged, judged_sums = subject.evaluate_step(theta, moving, fixed, _copies(given))
+            outputs = subject.predict(theta, moving, fixed, _copies(given[: subject.input_count]))
     except TraceError:
         raise
     except Exception as error:
-        raise TraceError(
-            f"self-check: PyTorch itself fails on the examples: {type(error).__name__}: {error}; "
-            "give fitting ones by check={field: array}, or check=False"
-        ) from error
+        said = explained(error, what="self-check: PyTorch itself fails on the examples")
+        raise TraceError(f"{said}; or give fitting ones by check={{field: array}}, or check=False") from error
     count = len(given[0])
     return {
         "theta": _flat(after) - plan.initial("theta"),
@@ -135,6 +134,11 @@ def _tensors(vector: Array, shapes: Sequence[tuple[int, ...]]) -> list[torch.Ten
         parts.append(torch.from_numpy(vector[at : at + size].reshape(shape).copy()))
         at += size
     return parts
+
+
+def _copies(data: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """A model may write into its inputs, as it may into a batch that a loader made for it."""
+    return [tensor.clone() for tensor in data]
 
 
 def _flat(tensors: Sequence[torch.Tensor]) -> Array:

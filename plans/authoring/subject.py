@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.func import functional_call
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from plans.authoring.places import inside_modules
 from plans.authoring.stepping import Stepping
 from plans.errors import TraceError
 
@@ -61,7 +59,7 @@ class Subject:
         for (name, original), value in zip(self._fixed(), [*buffers, *frozen], strict=True):
             tensors[name] = value.to(original.dtype, copy=True)
         before = {name: (tensors[name], tensors[name]._version) for name, _ in self._fixed()}  # noqa: SLF001 - the only counter of changes
-        with _named_in_errors(self.model):
+        with inside_modules(self.model):
             outputs: Any = functional_call(self.model, tensors, tuple(inputs))
         changed = {
             name
@@ -82,9 +80,13 @@ class Subject:
         Raises:
             TraceError: a loss that is no scalar, or a metric that is not one number per example.
         """
-        loss = self.loss(outputs, *targets)
+        try:
+            loss = self.loss(outputs, *targets)
+        except Exception as error:
+            error.add_note("in the loss")
+            raise
         if not isinstance(loss, torch.Tensor) or loss.dim() != 0:
-            shape = list(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
+            shape = _shape(loss) if isinstance(loss, torch.Tensor) else type(loss).__name__
             raise TraceError(f"the loss gives {shape}, expected a scalar tensor: the mean over the batch")
         return loss, [_summed(metric, outputs, targets) for metric in self.metrics]
 
@@ -193,31 +195,6 @@ def with_changing(subject: Subject, changed: Collection[str]) -> Subject:
     return replace(subject, buffers=moving, frozen=kept)
 
 
-@contextmanager
-def _named_in_errors(model: nn.Module) -> Iterator[None]:
-    """An error out of a forward gets a note of the innermost module it came from."""
-    names = {module: name for name, module in model.named_modules()}
-    inside: list[nn.Module] = []
-
-    def enter(module: nn.Module, _inputs: Any) -> None:
-        inside.append(module)
-
-    def leave(_module: nn.Module, _inputs: Any, _outputs: Any) -> None:
-        inside.pop()
-
-    handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
-    try:
-        yield
-    except Exception as error:
-        found = next((module for module in reversed(inside) if names.get(module)), None)
-        if found is not None:
-            error.add_note(f"in module {names[found]}, a {type(found).__name__}")
-        raise
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _check_buffer(name: str, buffer: Tensor) -> None:
     whole = not buffer.dtype.is_floating_point
     if buffer.dtype.is_complex or buffer.dtype == torch.float64:
@@ -229,6 +206,10 @@ def _check_buffer(name: str, buffer: Tensor) -> None:
 def _summed(metric: PerExample, outputs: Tensor, targets: Sequence[Tensor]) -> Tensor:
     values = metric.function(outputs, *targets)
     if not isinstance(values, torch.Tensor) or values.dim() != 1:
-        shape = list(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
+        shape = _shape(values) if isinstance(values, torch.Tensor) else type(values).__name__
         raise TraceError(f"metric {metric.name} gives {shape}, expected a tensor [batch]: one number per example")
     return values.to(torch.float32).sum()
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"[{', '.join(str(dim) if isinstance(dim, int) else 'batch' for dim in tensor.shape)}]"

@@ -11,6 +11,7 @@ import torch
 from plans.authoring.assembly import OPSET, Layout, evaluate_model, predict_model, train_model
 from plans.authoring.capture import Shape, capture
 from plans.authoring.judging import LossFunction, as_loss, as_metrics
+from plans.authoring.keras_model import torch_module
 from plans.authoring.lowering import count_draws
 from plans.authoring.selfcheck import check_against_pytorch
 from plans.authoring.stepping import Stepping
@@ -86,14 +87,15 @@ def trace(
     stepping = Stepping(
         optimizer=as_optimizer(optimizer), clip_norm=clip_norm, clip_value=clip_value, proximal=proximal
     )
+    module = torch_module(model)
     subject = subject_of(
-        model,
+        module,
         input_count=len(fields_in),
         loss=as_loss(loss),
         metrics=as_metrics(metrics),
         stepping=stepping,
     )
-    was_training = model.training
+    was_training = module.training
     try:
         tracing = _Tracing(subject, fields_in)
         bounded = _bounded(fields_out, tracing.output) if loss == "cross_entropy" else fields_out
@@ -109,7 +111,7 @@ def trace(
             tracing.check(plan, None if check is True else check)
         return plan
     finally:
-        model.train(was_training)
+        module.train(was_training)
 
 
 class _Tracing:

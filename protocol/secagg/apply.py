@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from protocol.encoding import Digest
 from protocol.errors import RoundError
+from protocol.secagg.server_step import step_of
+from protocol.server_optimizer import FEDAVG, ServerOptimizer, moment_count
 
 __all__ = ["Aggregate", "apply_aggregate", "model_digest"]
 
@@ -46,30 +48,48 @@ class Aggregate:
 
 
 def apply_aggregate(
-    model: NDArray[np.float32], aggregate: Aggregate, *, clip: float, largest_value: int
+    model: NDArray[np.float32],
+    aggregate: Aggregate,
+    *,
+    clip: float,
+    largest_value: int,
+    optimizer: ServerOptimizer = FEDAVG,
+    parameter_count: int | None = None,
 ) -> NDArray[np.float32]:
-    """The next model: float32 [P + B] of the checkpoint plus the weighted mean update.
+    """The next model: float32 [P + B + moments] of the checkpoint and the weighted mean update.
+
+    `parameter_count` is P, by default all that is no moment: there are no buffers then.
 
     Raises:
         RoundError: the summed weight is not positive.
     """
-    weight = aggregate.weight(len(model), largest_value)
+    count = moment_count(optimizer, 1)
+    parameters = len(model) // (1 + count) if parameter_count is None else parameter_count
+    length = len(model) - count * parameters
+    weight = aggregate.weight(length, largest_value)
     if weight <= 0:
         raise RoundError(
             f"the summed weight of {len(aggregate.survivors)} survivors is {weight}, expected above zero"
         )
     out = np.empty_like(model)
-    step = np.empty(min(_TILE, len(model)), np.float64)
-    for start in range(0, len(model), _TILE):
-        part = model[start : start + _TILE]
-        buffer = step[: len(part)]
-        np.multiply(aggregate.sums[start : start + len(part)], clip, out=buffer, dtype=np.float64)
-        np.divide(buffer, float(weight), out=buffer)
-        np.add(part, buffer, out=buffer, dtype=np.float64)
-        out[start : start + len(part)] = buffer
+    tile = min(_TILE, length)
+    space, adapt = np.empty(tile, np.float64), step_of(optimizer, tile)
+    for start, end in (*_tiles(0, parameters), *_tiles(parameters, length)):
+        change = space[: end - start]
+        np.multiply(aggregate.sums[start:end], clip, out=change, dtype=np.float64)
+        np.divide(change, float(weight), out=change)
+        if start < parameters:
+            moments = [slice(at + start, at + end) for at in range(length, len(model), parameters)]
+            adapt(change, [model[part] for part in moments], [out[part] for part in moments])
+        np.add(model[start:end], change, out=change, dtype=np.float64)
+        out[start:end] = change
     return out
 
 
+def _tiles(start: int, end: int) -> list[tuple[int, int]]:
+    return [(at, min(at + _TILE, end)) for at in range(start, end, _TILE)]
+
+
 def model_digest(model: NDArray[np.float32]) -> Digest:
-    """SHA-256 of the little-endian float32 bytes of parameters, then buffers."""
+    """SHA-256 of the little-endian float32 bytes of parameters, buffers, moments."""
     return Digest(hashlib.sha256(np.ascontiguousarray(model, "<f4").data).hexdigest())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spec.reference.cases_apply import apply_files
 from spec.reference.cases_envelopes import envelope_files
 from spec.reference.cases_messages import message_files
 from spec.reference.cases_primitives import primitive_files
@@ -15,4 +16,5 @@ __all__ = ["all_files"]
 
 def all_files() -> dict[str, Case]:
     """Contents by file name under spec/vectors/."""
-    return envelope_files() | primitive_files() | transcript_files() | message_files() | trust_files() | round_files()
+    bound = transcript_files() | apply_files()
+    return envelope_files() | primitive_files() | bound | message_files() | trust_files() | round_files()

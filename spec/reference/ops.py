@@ -212,10 +212,13 @@ def apply_sums(g: Json) -> Json:
         value_bits=g["value_bits"],
         ring_bits=g["ring_bits"],
         weight_lost=g["weight_lost"],
+        optimizer=apply.Optimizer(**g["optimizer"]),
+        moments=raw(g["moments"]),
     )
     return {
         "theta": new.theta.hex(),
         "buffers": new.buffers.hex(),
+        "moments": new.moments.hex(),
         "tail": new.tail,
         "tail_digest": new.tail_digest.hex(),
         "model_digest": new.model_digest.hex(),

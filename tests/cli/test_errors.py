@@ -41,6 +41,22 @@ def test_publishing_to_nowhere_ends_with_status_4(refused, plan_file, author):
     assert error["code"] == "signaling-down"
 
 
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--server-optimizer", "fedadam", "--server-tau", 0), "tau 0"),
+        (("--server-optimizer", "fedavgm", "--server-beta1", 1), "beta1 1"),
+        (("--server-optimizer", "fedyogi", "--server-learning-rate", "nan"), "learning_rate is nan"),
+        (("--server-beta2", 0.9), "fedavg uses learning_rate; got beta2 too"),
+    ],
+)
+def test_numbers_that_a_server_optimizer_does_not_take_are_refused(refused, plan_file, author, words, complaint):
+    key = ("--identity", author[0])
+    error = refused("publish", plan_file, NOWHERE, "--rounds", 1, *key, *words, status=3)
+    assert error["code"] == "bad-terms"
+    assert complaint in error["message"]
+
+
 def test_text_that_is_no_url_is_refused(refused):
     assert refused("runs", "http://example.com", status=3)["code"] == "signaling-untrusted"
 

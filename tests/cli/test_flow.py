@@ -56,6 +56,7 @@ def test_a_plan_is_published_trained_watched_fetched_and_predicts(
     lines, status = outcome(
         tmp_path,
         *("publish", plan_file, signaling.url, *key, "--rounds", 3, "--cohort", 3, "--max-examples", 128, "--watch"),
+        *("--server-optimizer", "fedavgm", "--server-beta1", 0.3),
     )
     assert status == 0, lines
     assert lines[0]["event"] == "published"
@@ -74,6 +75,8 @@ def test_a_plan_is_published_trained_watched_fetched_and_predicts(
     fetched, status = outcome(tmp_path, "fetch", signaling.url, run, *key, "--out", tmp_path / "model.onnx")
     assert status == 0
     assert fetched[0]["model_digest"] == rounds[-1]["model_digest"]
+    outcome(tmp_path, "fetch", signaling.url, run, *key, "--round", 0, "--out", tmp_path / "start.npz")
+    assert np.load(tmp_path / "start.npz")["theta"].tobytes() == plan.initial("theta").tobytes()
     outcome(tmp_path, "fetch", signaling.url, run, *key, "--round", 2, "--out", tmp_path / "two.npz")
     fetched, status = outcome(tmp_path, "fetch", signaling.url, run, *key, "--out", tmp_path / "model.npz")
     assert status == 0

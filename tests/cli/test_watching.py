@@ -116,6 +116,21 @@ async def test_signed_rounds_are_shown(plan):
     assert "finished, round 2 of 2" in shown
 
 
+async def test_a_watcher_is_told_how_the_mean_update_is_applied(plan):
+    author = FakeAuthor(plan, (RunChanged(status=status("finished", reached=2)),))
+    author.terms = make_terms(plan, rounds=2, cohort_size=3, server_optimizer="fedyogi", server_tau=0.01)
+    for as_json in (False, True):
+        out = io.StringIO()
+        with redirect_stdout(out):
+            await watch_run(author, RUN, as_json=as_json)
+        if as_json:
+            told = msgspec.json.decode(out.getvalue())["server_optimizer"]
+            expected = {"kind": "fedyogi", "learning_rate": 0.01, "beta1": 0.9, "beta2": 0.99, "tau": 0.01}
+            assert told == expected
+        else:
+            assert "fedyogi at 0.01" in out.getvalue()
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [

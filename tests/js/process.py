@@ -17,12 +17,14 @@ class JsPeer:
     def __init__(self, name: str) -> None:
         self.name = name
         self.events: list[dict[str, Any]] = []
+        self.options: dict[str, Any] = {}
         self.stderr = b""
         self._process: asyncio.subprocess.Process | None = None
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, options: dict[str, Any], *, script: str = "peer.mjs") -> None:
+        self.options = options
         self._process = await asyncio.create_subprocess_exec(
             "node",
             str(SCRIPTS / script),

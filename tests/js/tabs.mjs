@@ -1,4 +1,8 @@
-/** Tabs of one Chromium as nodes: options as JSON in argv, one line of JSON per event on stdout, commands on stdin. */
+/**
+ * Tabs of one Chromium as nodes: options as JSON in argv, one line of JSON per event on stdout, commands on stdin.
+ *
+ * A tab with `hang: {round, stage}` computes without end once it is there, so that it can be closed in mid-stage.
+ */
 
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
@@ -8,7 +12,7 @@ const options = JSON.parse(process.argv[2]);
 const say = (tab, name, event) => process.stdout.write(`${JSON.stringify({ ...event, tab, name })}\n`);
 
 /** Runs in the page. */
-async function begin({ url, author, raw }) {
+async function begin({ url, author, raw, hang }) {
   const { DatabaseStorage, Node } = await import("/peerplan.js");
   const storage = await DatabaseStorage.open();
   const image = { dtype: "float32", shape: [64], data: Float32Array.from(raw.image) };
@@ -20,6 +24,11 @@ async function begin({ url, author, raw }) {
     datasets: [{ name: "digits", fields: { image, label } }],
   });
   for (const name of ["joined", "round", "result", "ended", "error"]) node.on(name, (event) => window.say(name, event));
+  node.on("progress", ({ run, round, stage }) => {
+    if (round !== hang?.round || stage !== hang.stage) return;
+    window.say("hanging", { run, round, stage });
+    for (;;);
+  });
   window.node = node;
   return node.peerId;
 }
@@ -27,7 +36,7 @@ async function begin({ url, author, raw }) {
 const server = await serveBundle();
 const browser = await openBrowser();
 const pages = {};
-for (const [tab, { data }] of Object.entries(options.tabs)) {
+for (const [tab, { data, hang }] of Object.entries(options.tabs)) {
   const context = await browser.newContext();
   const page = await context.newPage();
   pages[tab] = page;
@@ -35,7 +44,7 @@ for (const [tab, { data }] of Object.entries(options.tabs)) {
   await page.exposeFunction("say", (name, event) => say(tab, name, event));
   await page.goto(server.url);
   const raw = JSON.parse(readFileSync(data, "utf8"));
-  const peer = await page.evaluate(begin, { url: options.url, author: options.author, raw });
+  const peer = await page.evaluate(begin, { url: options.url, author: options.author, raw, hang });
   say(tab, "connected", { peer });
 }
 say("", "registered", {});

@@ -1,21 +1,28 @@
 """The browser's half of the package, in headless Chromium."""
 
+import dataclasses
 import hashlib
 import json
 import os
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from examples.digits import build_plan
 from spec.reference import output
 from spec.reference.requests import requests_of
 from tests.e2e.data import examples
-from tests.e2e.world import World, finished
+from tests.e2e.world import DEADLINES, TIMING, World, finished
+from tests.js.leaders import Leaders, terms_led_by
 from tests.js.process import SCRIPTS, JsPeer
 
 VECTORS = Path(output.__file__).resolve().parents[1] / "vectors"
+
+STAGES = ("advertise", "share", "commit", "consistency", "unmask", "sum")
+UNHURRIED = msgspec.structs.replace(DEADLINES, **{f"{stage}_ms": 20_000 for stage in STAGES})
+"""A leader that is only slow, since the machine is busy, must not be replaced."""
 
 pytestmark = pytest.mark.skipif(
     not Path("/usr/bin/chromium").exists() and not os.environ.get("CI"),
@@ -32,6 +39,15 @@ def plan():
 async def world(tmp_path):
     async with World(tmp_path) as made:
         yield made
+
+
+@pytest.fixture
+async def patient(world):
+    """A world whose signaling server names the first cohort only when it is complete."""
+    await world.stop_signaling()
+    world.config = dataclasses.replace(world.config, timing=dataclasses.replace(TIMING, gather_s=60.0))
+    await world.start_signaling()
+    return world
 
 
 @pytest.fixture
@@ -52,8 +68,9 @@ async def start(package, world, tmp_path):
         await peer.start(given | options, script=script)
         return peer
 
-    async def tabs(*names):
-        return await run("tabs.mjs", "tabs", tabs={name: {"data": data(name)} for name in names})
+    async def tabs(*names, hang=None):
+        given = {name: {"data": data(name), "hang": (hang or {}).get(name)} for name in names}
+        return await run("tabs.mjs", "tabs", tabs=given)
 
     async def node(name):
         seed = hashlib.sha256(f"js {name}".encode()).hexdigest()
@@ -86,22 +103,34 @@ def test_every_vector_passes_in_chromium(package):
     assert [reply for request, reply in zip(requests, replies, strict=True) if not request.matches(reply)] == []
 
 
-async def test_two_tabs_a_node_process_and_two_python_nodes_agree_and_a_closed_tab_is_survived(world, plan, start):
-    hosts = await world.nodes(2)
-    tabs = await start.tabs("left", "right")
+async def test_two_tabs_a_node_process_and_two_python_nodes_agree_and_a_closed_tab_is_survived(patient, plan, start):
+    """A tab leads round 1, and the other one is closed while round 3 collects its chunks."""
+    world, leaders = patient, Leaders()
+    leaders.host = await world.node("node-0", on_event=leaders.listen)
+    hosts = [leaders.host, *await world.nodes(1, first=1)]
+    tabs = await start.tabs("left", "right", hang={"right": {"round": 3, "stage": "collect"}})
     process = await start.node("process")
+    left = (await tabs.until("connected", tab="left"))["peer"]
+    others = [host.peer for host in hosts] + [(await tabs.until("connected", tab="right"))["peer"]]
+    others.append((await process.until("registered"))["peer"])
     author = await world.author()
-    status = await world.publish(author, plan, rounds=5, cohort_size=5, min_cohort=4)
-    await tabs.until("result", tab="right", round=2)
-    await tabs.until("round", tab="right", round=3)
+    options = {"rounds": 5, "cohort_size": 5, "min_cohort": 4, "deadlines": UNHURRIED}
+    made = terms_led_by(plan, left, [left, *others], **options)
+    status = await author.publish(plan, made)
+    await tabs.until("hanging", round=3)
     await tabs.ask(command="close", tab="right")
     await tabs.until("result", tab="left", round=5)
     await process.until("result", round=5)
+    for host in hosts:
+        await host.diary.until("round_completed", round=5)
     assert (await finished(author, status.run)).state == "finished"
+    assert leaders.by_round[1] == (left, 0)
     await tabs.ask(command="model", tab="left", run=status.run)
     await process.ask(command="model", run=status.run)
     expected = hosts[0].model(status.run)
     for held in (await tabs.until("model", tab="left"), await process.until("model")):
         assert (held["round"], held["digest"], bytes.fromhex(held["bytes"])) == expected
     assert hosts[1].model(status.run) == expected
+    survivors = [tabs.of("result", tab="left", round=number)[0]["survivors"] for number in range(1, 6)]
+    assert (survivors[:2], survivors[3:]) == ([5, 5], [4, 4])
     assert tabs.of("pageerror") == []

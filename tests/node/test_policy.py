@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from protocol.manifest import Blob, DataField, DatasetSchema, Function, PlanManifest, Training
+from protocol.server_optimizer import ServerOptimizer
 from protocol.terms import Deadlines, LocalTraining, RunTerms
 from python_node.errors import PolicyError
 from python_node.policy import Decision, Policy
@@ -113,6 +114,14 @@ def test_each_limit_declines_by_its_own_name_and_accepts_at_its_edge(
     assert str(limit) in declined.reason
     edge = limit - 1 if rule.startswith("min") else limit + 1
     assert decide(Policy(authors=[AUTHOR], **{rule: edge}), **changes).accepted
+
+
+def test_moments_of_a_server_optimizer_count_as_bytes_of_the_model() -> None:
+    adaptive = terms(server_optimizer=ServerOptimizer(kind="fedadam"))
+    parameters = manifest().parameter_count
+    declined = decide(Policy(authors=[AUTHOR], max_model_bytes=1600), terms=adaptive)
+    assert (declined.rule, f"{1600 + 8 * parameters}" in declined.reason) == ("max_model_bytes", True)
+    assert decide(Policy(authors=[AUTHOR], max_model_bytes=1600 + 8 * parameters), terms=adaptive).accepted
 
 
 def test_default_policy_declines_sums_over_few_peers() -> None:

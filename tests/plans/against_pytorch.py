@@ -69,12 +69,18 @@ class Both:
     theta: np.ndarray
     losses: list[float]
     model: torch.nn.Module
+    data: dict[str, np.ndarray]
+    settings: dict[str, int]
 
     @property
     def error(self):
         """Distance of both theta relative to the way that training went: far stricter than relative to theta."""
-        moved = np.linalg.norm(self.theta - self.plan.initial("theta"))
-        return np.linalg.norm(self.by_plan.theta - self.theta) / moved
+        return self.error_of(np.ones(len(self.theta), bool))
+
+    def error_of(self, chosen):
+        """The same for chosen entries of theta alone, bool [P]."""
+        moved = np.linalg.norm((self.theta - self.plan.initial("theta"))[chosen])
+        return np.linalg.norm((self.by_plan.theta - self.theta)[chosen]) / moved
 
     @property
     def buffer_error(self):
@@ -97,9 +103,13 @@ def train_both(
     epochs=3,
     learning_rate=None,
     before_step=None,
+    twin=None,
     **options,
 ):
-    """Three epochs over 19 examples in batches of 8: nine steps, of which three are short."""
+    """Three epochs over 19 examples in batches of 8: nine steps, of which three are short.
+
+    PyTorch trains a copy of `twin`, which is the model itself unless that is no PyTorch module.
+    """
     options = {"check": False} | options  # what follows checks far more
     plan = plans.trace(
         model, loss=loss, optimizer=optimizer, inputs=inputs, targets=targets, name="t", version="1", **options
@@ -117,14 +127,17 @@ def train_both(
         steps_per_call=STEPS_PER_CALL,
         **settings,
     )
-    twin = copy.deepcopy(model).train()
+    twin = copy.deepcopy(model if twin is None else twin).train()
     stepper = torch_optimizer(optimizer, [p for p in twin.parameters() if p.requires_grad])
-    losses = _eager(twin, torch_loss, stepper, plan, data, settings, learning_rate, before_step)
+    losses = train_eagerly(
+        twin, torch_loss, stepper, plan, data, settings, learning_rate=learning_rate, before_step=before_step
+    )
     theta = np.concatenate([p.detach().numpy().ravel() for p in twin.parameters() if p.requires_grad])
-    return Both(plan, result, theta, losses, twin)
+    return Both(plan, result, theta, losses, twin, data, settings)
 
 
-def _eager(model, loss, stepper, plan, data, settings, learning_rate, before_step):
+def train_eagerly(model, loss, stepper, plan, data, settings, *, learning_rate=None, before_step=None):
+    """The batches and random numbers of the plan's training, by PyTorch; gives each step's loss times examples."""
     tensors = {name: torch.from_numpy(array) for name, array in data.items()}
     losses = []
     examples = len(next(iter(data.values())))

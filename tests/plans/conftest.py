@@ -1,4 +1,7 @@
 import logging
+import os
+
+os.environ["KERAS_BACKEND"] = "torch"  # before anything imports keras
 
 import pytest
 import torch

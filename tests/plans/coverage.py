@@ -10,17 +10,23 @@ import copy
 import logging
 import statistics
 import time
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
 from torch import nn
 from torch.nn import functional as F
 
 import plans
 from tests.plans.against_pytorch import example_data, torch_optimizer, train_both
+from tests.plans.keras_models import KERAS_MODELS, Twin, with_twin
+from tests.plans.test_fine_tuning import bert, distilbert, gpt2, vit
 from tests.plans.test_layers import LAYERS
 from tests.plans.test_training_equals_pytorch import FLAT, LABEL, OPTIMIZERS, mlp
+from tests.plans.zero_gradients import in_float64, moved_by_rounding
 
 PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
 STEPS, BATCH = 10, 32
@@ -30,27 +36,59 @@ LAYER_OPTIMIZERS = {"momentum": OPTIMIZERS["momentum"], "adam": OPTIMIZERS["adam
 def rows():
     """(what, optimizer's name) of every row, in order."""
     return [
-        *((name, optimizer) for name in LAYERS for optimizer in LAYER_OPTIMIZERS),
+        *((name, optimizer) for name in (*LAYERS, *MODELS) for optimizer in LAYER_OPTIMIZERS),
         *(("mlp", name) for name in OPTIMIZERS),
     ]
 
 
+MODELS = {
+    "transformers: BERT": lambda: alone(*bert(transformers)),
+    "transformers: DistilBERT": lambda: alone(*distilbert(transformers)),
+    "transformers: GPT-2": lambda: alone(*gpt2(transformers)),
+    "transformers: ViT": lambda: alone(*vit(transformers)),
+    **{f"Keras: {name}": partial(with_twin, name) for name in KERAS_MODELS},
+}
+
+
+def alone(model, inputs):
+    """A model that is its own reference."""
+    return model, model, inputs
+
+
 def model_of(name):
+    """(what is traced, the PyTorch module to compare with, the fields it reads)."""
     torch.manual_seed(4)
     if name == "mlp":
-        return mlp(), FLAT
+        return alone(mlp(), FLAT)
+    if name in MODELS:
+        return MODELS[name]()
     inputs, make = LAYERS[name]
     model = nn.Sequential(make(), nn.Flatten(), nn.LazyLinear(3))
     (field,) = inputs.values()
     model(torch.zeros((2, *field.shape), dtype=getattr(torch, field.dtype)))
-    return model, inputs
+    return alone(model, inputs)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Differences of parameters that have a gradient: to PyTorch, and of both to PyTorch in float64; how many have no
+    gradient but move; difference of losses.
+    """
+
+    parameters: float
+    exact: float
+    rounding: float
+    noise: int
+    loss: float
+    speed: float
 
 
 def measured(name, optimizer):
-    """(difference of parameters, of losses, PyTorch's time divided by the plan's)."""
-    model, inputs = model_of(name)
+    """Train both ways and compare."""
+    model, twin, inputs = model_of(name)
     both = train_both(
         model,
+        twin=twin,
         loss="cross_entropy",
         torch_loss=F.cross_entropy,
         optimizer=optimizer,
@@ -60,7 +98,25 @@ def measured(name, optimizer):
         batch_size=BATCH,
         epochs=1,
     )
-    return both.error, loss_difference(both), ratio(both.plan, model, optimizer)
+    if isinstance(twin, Twin):  # Keras computes in float32 whatever its variables are
+        theta, noise = np.full(len(both.theta), np.nan), np.zeros(len(both.theta), bool)
+    else:
+        theta, largest = in_float64(twin, F.cross_entropy, optimizer, both.plan, both.data, both.settings)
+        noise = moved_by_rounding(both, largest)
+    return Row(
+        both.error_of(~noise),
+        distance(both, both.by_plan.theta, theta, ~noise),
+        distance(both, both.theta, theta, ~noise),
+        int(noise.sum()),
+        loss_difference(both),
+        ratio(both.plan, twin, optimizer),
+    )
+
+
+def distance(both, one, other, chosen):
+    """|one - other| relative to the way that training went."""
+    moved = (both.theta - both.plan.initial("theta"))[chosen]
+    return float(np.linalg.norm((one - other)[chosen]) / np.linalg.norm(moved))
 
 
 def loss_difference(both):
@@ -106,28 +162,34 @@ def main():
     lines = []
     for name, optimizer in rows():
         kind = OPTIMIZERS[optimizer]
-        difference, loss, faster = measured(name, kind)
-        lines.append(f"| {name} | {optimizer} | {difference:.1e} | {loss:.1e} | {faster:.2f} |")
+        row = measured(name, kind)
+        lines.append(
+            f"| {name} | {optimizer} | {row.parameters:.1e} | {row.exact:.1e} | {row.rounding:.1e} | {row.noise} "
+            f"| {row.loss:.1e} | {row.speed:.2f} |"
+        )
         print(lines[-1], flush=True)  # noqa: T201 - progress of a script
     PAGE.write_text(HEAD + "\n".join(lines) + "\n")
 
 
 HEAD = """# What traces
 
-Written by `python -m tests.plans.coverage`; `tests/plans` holds each layer against PyTorch on every run. Ten steps of
-32 examples, cross-entropy, a Linear layer after the one named.
+Written by `python -m tests.plans.coverage`; `tests/plans` holds each layer and model against PyTorch on every run.
+Ten steps of 32 examples, cross-entropy; after a layer comes a Linear layer.
 
-- *parameters*: |plan - PyTorch| / |PyTorch - start| after ten steps.
-- *loss*: relative difference of both trained models' losses on other data.
+- *to PyTorch*: |plan - PyTorch| / |PyTorch - start| after ten steps, over all parameters but those of *noise*.
+- *to float64*: the same with PyTorch's training in float64 in place of PyTorch's in float32; then how far PyTorch's
+  own float32 is from that. GPT-2's gradients are so small that Adam makes more than 1e-4 of their rounding, in
+  PyTorch more than in the plan. Keras does not compute in float64: nan.
+- *noise*: how many parameters are left out because they have no gradient, yet move. The bias before BatchNorm and
+  the key biases of attention cannot change the loss. In float64 their gradients stay below 1e-12 in all ten steps; in
+  float32 rounding makes noise of them, of which Adam makes full steps. PyTorch's noise and the plan's differ.
+- *loss*: relative difference of both trained models' losses on other data, with all parameters as they are. Before
+  BatchNorm the noise shows a little, since the running mean lags behind the bias.
 - *speed*: PyTorch's time per step divided by the plan's, one thread. These models are tiny, so it shows overhead
   rather than arithmetic; `benchmarks/plan_step.py` has larger ones. One run, on a shared machine.
 
-Adam makes full steps out of the rounding noise of gradients that are zero: those of attention's key biases, and of
-a bias before BatchNorm. PyTorch's noise and the plan's differ, so these parameters do; the loss shows how much that
-matters (before BatchNorm a little, since its running mean lags behind the bias).
-
-| model or layer | optimizer | parameters | loss | speed |
-|---|---|---|---|---|
+| model or layer | optimizer | to PyTorch | to float64 | PyTorch to float64 | noise | loss | speed |
+|---|---|---|---|---|---|---|---|
 """
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -29,6 +30,7 @@ from protocol.secagg.parameters import RoundParameters
 from protocol.secagg.prg import MaskStream
 from protocol.secagg.quantise import signed_sum
 from protocol.secagg.shamir import recover_secret, share_secret
+from protocol.server_optimizer import ServerOptimizer
 
 VECTORS = Path(__file__).parents[2] / "spec" / "vectors"
 
@@ -133,22 +135,33 @@ def test_refused_share_boxes(case: dict) -> None:
 
 def applied(case: dict) -> tuple[np.ndarray, Aggregate]:
     given = case["input"]
-    model = np.frombuffer(raw(case, "theta") + raw(case, "buffers"), "<f4")
+    model = np.frombuffer(raw(case, "theta") + raw(case, "buffers") + raw(case, "moments"), "<f4")
+    length = len(raw(case, "theta") + raw(case, "buffers")) // 4
     largest = (1 << (given["value_bits"] - 1)) - 1
     ring = np.array(given["sums"], np.uint32)
     sums = signed_sum(ring, given["ring_bits"], survivors=given["survivors"], largest_value=largest)
-    lost = ((len(model), len(model) + 1),) if given["weight_lost"] else ()
+    lost = ((length, length + 1),) if given["weight_lost"] else ()
     aggregate = Aggregate(sums=sums, survivors=frozenset(range(given["survivors"])), lost=lost)
-    return apply_aggregate(model, aggregate, clip=given["clip"], largest_value=largest), aggregate
+    optimizer = msgspec.convert(given["optimizer"], ServerOptimizer)
+    parameters = len(raw(case, "theta")) // 4
+    new = apply_aggregate(
+        model,
+        aggregate,
+        clip=given["clip"],
+        largest_value=largest,
+        optimizer=optimizer,
+        parameter_count=parameters,
+    )
+    return new, aggregate
 
 
 @pytest.mark.parametrize("case", cases("apply"))
 def test_applying_gives_the_same_bits(case: dict) -> None:
     model, aggregate = applied(case)
     expected = case["output"]
-    assert model.tobytes().hex() == expected["theta"] + expected["buffers"]
+    assert model.tobytes().hex() == expected["theta"] + expected["buffers"] + expected["moments"]
     assert model_digest(model) == expected["model_digest"]
-    tail = aggregate.tail(len(model))
+    tail = aggregate.tail(len(expected["theta"] + expected["buffers"]) // 8)
     assert list(tail) == expected["tail"]
     assert hashlib.sha256(tail_bytes(tail)).hexdigest() == expected["tail_digest"]
 

@@ -8,6 +8,7 @@ import { decodeModelMessage, encodeModelMessage } from "../src/protocol/model-tr
 import { boolean, decodeJson, integer, list, number, optional, record, text } from "../src/protocol/schema.js";
 import { seal, SealingKey } from "../src/protocol/sealing.js";
 import { audienceOf, decodeServerMessage } from "../src/protocol/signaling/messages.js";
+import { FEDAVG } from "../src/protocol/server-optimizer.js";
 import { decodeTerms } from "../src/protocol/terms.js";
 
 const read = (source: string) => parseJson(source, "test", 1 << 20);
@@ -127,22 +128,47 @@ describe("sealed boxes", () => {
 });
 
 describe("other documents", () => {
+  const terms = {
+    name: "run",
+    plan: "a".repeat(64),
+    nonce: "b".repeat(64),
+    rounds: 1,
+    cohort_size: 64,
+    min_cohort: 3,
+    min_survivors: 3,
+    ring_bits: 24,
+    value_bits: 16,
+    clip: 1.0,
+    local: { batch_size: 1, learning_rate: 0.1 },
+  };
+
   it("terms whose sums could overflow are refused, naming both sides", () => {
-    const terms = {
-      name: "run",
-      plan: "a".repeat(64),
-      nonce: "b".repeat(64),
-      rounds: 1,
-      cohort_size: 64,
-      min_cohort: 3,
-      min_survivors: 3,
-      ring_bits: 20,
-      value_bits: 16,
-      clip: 1.0,
-      local: { batch_size: 1, learning_rate: 0.1 },
-    };
-    expect(() => decodeTerms(utf8(JSON.stringify(terms)))).toThrow(TermsError);
-    expect(decodeTerms(utf8(JSON.stringify({ ...terms, ring_bits: 24 }))).retries).toBe(5);
+    expect(() => decodeTerms(utf8(JSON.stringify({ ...terms, ring_bits: 20 })))).toThrow(TermsError);
+    expect(decodeTerms(utf8(JSON.stringify(terms))).retries).toBe(5);
+  });
+
+  it.each([
+    ['{"kind":"fedsgd"}', "expected one of fedavg, fedavgm, fedadam, fedyogi"],
+    ['{"kind":"fedadam","tau":0}', "tau: expected a number at least 1e-9, at most 1, got 0"],
+    ['{"kind":"fedadam","tau":-0.001}', "tau: expected a number at least 1e-9, at most 1"],
+    ['{"kind":"fedadam","tau":2}', "tau: expected a number at least 1e-9, at most 1"],
+    ['{"kind":"fedadam","tau":NaN}', "run terms"],
+    ['{"kind":"fedavgm","beta1":1}', "beta1: expected a number at least 0, below 1, got 1"],
+    ['{"kind":"fedavgm","beta1":-0.1}', "beta1: expected a number at least 0, below 1"],
+    ['{"kind":"fedyogi","beta2":1.0}', "beta2: expected a number at least 0, below 1"],
+    ['{"kind":"fedavg","learning_rate":0}', "learning_rate: expected a number above 0, at most 1000, got 0"],
+    ['{"kind":"fedavg","learning_rate":1001}', "learning_rate: expected a number above 0, at most 1000"],
+    ['{"kind":"fedadam","epsilon":0.1}', "run terms"],
+  ])("a server optimizer of %s is refused", (source, said) => {
+    const text = JSON.stringify({ ...terms, server_optimizer: 0 }).replace('"server_optimizer":0', `"server_optimizer":${source}`);
+    expect(() => decodeTerms(utf8(text))).toThrow(EncodingError);
+    expect(() => decodeTerms(utf8(text))).toThrow(said);
+  });
+
+  it("terms without a server optimizer mean fedavg", () => {
+    expect(decodeTerms(utf8(JSON.stringify(terms))).server_optimizer).toEqual(FEDAVG);
+    const partly = { ...terms, server_optimizer: { kind: "fedadam" } };
+    expect(decodeTerms(utf8(JSON.stringify(partly))).server_optimizer).toEqual({ ...FEDAVG, kind: "fedadam" });
   });
 
   it("model messages round trip and refuse what is too short", () => {

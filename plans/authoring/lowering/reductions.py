@@ -85,13 +85,13 @@ def vector_norm(
     return reduced(to, "ReduceL2" if order == 2 else "ReduceL1", value.name, dims, keepdim=keepdim)
 
 
-@lowers(aten.amax.default)
+@lowers(aten.amax.default, aten.max.default)
 def amax(to: Lowering, value: Value, dims: Dims = None, keepdim: bool = False) -> str:  # noqa: FBT001, FBT002 - PyTorch's order
     """Largest."""
     return reduced(to, "ReduceMax", value.name, dims, keepdim=keepdim)
 
 
-@lowers(aten.amin.default)
+@lowers(aten.amin.default, aten.min.default)
 def amin(to: Lowering, value: Value, dims: Dims = None, keepdim: bool = False) -> str:  # noqa: FBT001, FBT002 - PyTorch's order
     """Smallest."""
     return reduced(to, "ReduceMin", value.name, dims, keepdim=keepdim)

@@ -67,6 +67,13 @@ def expand(to: Lowering, value: Value, dims: Sequence[int | Value], **_implicit:
     return value.name if tuple(kept) == value.shape else to.op("Expand", value, to.sizes(kept))
 
 
+@lowers(aten.copy.default)
+def copy(to: Lowering, into: Value, source: Value, _non_blocking: bool = False) -> str:  # noqa: FBT001, FBT002 - PyTorch's order
+    """What is left of a tensor after another was written over it: the other, in its shape and dtype."""
+    given = to.cast(source, to.dtype)
+    return given if source.shape == into.shape else to.op("Expand", given, to.op("Shape", into))
+
+
 @lowers(aten.repeat.default)
 def repeat(to: Lowering, value: Value, repeats: Sequence[int | Value]) -> str:
     """The whole tensor, several times along each dimension."""

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
+from plans.authoring.explaining import instead_of
 from plans.authoring.lowering.registry import LOWERINGS, Lowering, Value
+from plans.authoring.places import of_node
 from plans.errors import TraceError
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def _call(to: Lowering, node: fx.Node, known: dict[fx.Node, Any]) -> Any:
         return args[0][args[1]]
     function = LOWERINGS.get(node.target)
     if function is None:
-        raise TraceError(f"operator {node.target} has no lowering to ONNX{_where(node)}")
+        raise TraceError(f"operator {node.target} has no lowering to ONNX{_where(node)}; {instead_of(node.target)}")
     meta = node.meta.get("val")
     if isinstance(meta, list | tuple):
         to.dtype = next(part.dtype for part in meta if part is not None)
@@ -109,8 +111,6 @@ def _flat(nested: Any) -> list[Any]:
 
 
 def _where(node: fx.Node) -> str:
-    """The line of the model a node came from, as far as PyTorch noted it; for the author, never for the plan."""
-    trace = node.meta.get("stack_trace") or ""
-    lines = [line.strip() for line in trace.splitlines() if line.strip().startswith("File ")]
-    own = [line for line in lines if "/torch/" not in line and "plans/authoring" not in line]
-    return f" (at {own[-1]})" if own else ""
+    """For the author, never for the plan."""
+    place = of_node(node)
+    return f" ({place})" if place else ""

@@ -1,6 +1,6 @@
 /** The browser's own peer connections, in the words the mesh uses. */
 
-import { NodeError } from "../node/errors.js";
+import { PlatformError } from "../node/errors.js";
 import type { IceServer, Rtc, RtcConnection, RtcEvents } from "../node/platform.js";
 import type { Bytes } from "../protocol/bytes.js";
 import { LinkError } from "../protocol/errors.js";
@@ -14,11 +14,11 @@ const USUAL_MESSAGE_BYTES = 65_536;
 /**
  * Connections that all show one certificate, whose key the browser keeps to itself.
  *
- * @throws NodeError this browser has no WebRTC.
+ * @throws PlatformError this browser has no WebRTC.
  */
 export async function createBrowserRtc(): Promise<Rtc> {
   if (typeof RTCPeerConnection === "undefined") {
-    throw new NodeError("this browser has no WebRTC, without which no peer can be reached", "no-webrtc");
+    throw new PlatformError("no-webrtc", "this browser has no WebRTC, without which no peer can be reached");
   }
   const usage = { name: "ECDSA", namedCurve: "P-256" };
   const certificate = await RTCPeerConnection.generateCertificate(usage as AlgorithmIdentifier);

@@ -1,29 +1,41 @@
 /** Durable storage of a node in IndexedDB: journal, checkpoints, and an identity whose key cannot be read out. */
 
-import { StorageError } from "../node/errors.js";
-import type { Storage } from "../node/platform.js";
+import { StorageError, StorageInUseError } from "../node/errors.js";
+import type { Checkpoint, Storage } from "../node/platform.js";
 import type { Bytes } from "../protocol/bytes.js";
 import { Identity } from "../protocol/identity.js";
 
-const STORES = ["journal", "rounds", "checkpoints", "identity"] as const;
+const STORES = ["journal", "rounds", "checkpoints", "identity", "receipts"] as const;
+const VERSION = 2;
 type Store = (typeof STORES)[number];
 
-/** Storage of one peer under a name; two peers of one site take two names. */
+/** Storage of one peer under a name; two peers of one site take two names, and one name serves one tab at a time. */
 export class DatabaseStorage implements Storage {
-  private constructor(private readonly database: IDBDatabase) {}
+  private constructor(
+    private readonly database: IDBDatabase,
+    private readonly giveFree: () => void,
+  ) {}
 
   /**
-   * Open, or make, the database of a name.
+   * Open, or make, the database of a name, and keep other tabs out until `close` or the end of the page.
    *
+   * @throws StorageInUseError another tab has it open.
    * @throws StorageError the browser denies storage (a private window, a full disk, a blocked site).
    */
   static async open(name = "peerplan"): Promise<DatabaseStorage> {
-    if (typeof indexedDB === "undefined") throw new StorageError("this browser has no IndexedDB");
-    const request = indexedDB.open(name, 1);
-    request.onupgradeneeded = () => {
-      for (const store of STORES) request.result.createObjectStore(store, { autoIncrement: store === "journal" });
-    };
-    return new DatabaseStorage(await settled(request, `database ${name}`));
+    const giveFree = await takeLock(name);
+    try {
+      return new DatabaseStorage(await openDatabase(name), giveFree);
+    } catch (error) {
+      giveFree();
+      throw error;
+    }
+  }
+
+  /** Give the name free. */
+  close(): void {
+    this.database.close();
+    this.giveFree();
   }
 
   /** The identity kept here; it is made on first use. */
@@ -46,17 +58,33 @@ export class DatabaseStorage implements Storage {
     return (await this.read("rounds", roundId)) === true;
   }
 
-  async saveCheckpoint(run: string, round: number, digest: string, model: Bytes): Promise<void> {
-    const checkpoint = { round, digest, model: model.slice() };
-    await this.write(["checkpoints"], (stores) => stores.checkpoints.put(checkpoint, run));
+  async saveCheckpoint(run: string, checkpoint: Checkpoint): Promise<void> {
+    const copy = { ...checkpoint, model: checkpoint.model.slice() };
+    await this.write(["checkpoints"], (stores) => stores.checkpoints.put(copy, run));
   }
 
-  async loadCheckpoint(run: string): Promise<{ round: number; digest: string; model: Bytes } | null> {
-    return ((await this.read("checkpoints", run)) as { round: number; digest: string; model: Bytes } | undefined) ?? null;
+  async loadCheckpoint(run: string): Promise<Checkpoint | null> {
+    return ((await this.read("checkpoints", run)) as Checkpoint | undefined) ?? null;
+  }
+
+  async saveReceipt(envelope: Bytes): Promise<void> {
+    await this.write(["receipts"], (stores) => stores.receipts.put(envelope));
+  }
+
+  async receipts(): Promise<readonly Bytes[]> {
+    return this.ask("receipts", (store) => store.getAll());
   }
 
   private read(store: Store, key: string): Promise<unknown> {
-    return settled(this.database.transaction(store).objectStore(store).get(key), `reading ${store}`);
+    return this.ask(store, (found) => found.get(key));
+  }
+
+  private async ask<T>(store: Store, request: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> {
+    try {
+      return await settled(request(this.database.transaction(store).objectStore(store)), `reading ${store}`);
+    } catch (error) {
+      throw error instanceof StorageError ? error : new StorageError(`reading ${store}: ${String(error)}`);
+    }
   }
 
   /** Resolves once the transaction is on disk. */
@@ -74,6 +102,41 @@ export class DatabaseStorage implements Storage {
       }
     });
   }
+}
+
+async function openDatabase(name: string): Promise<IDBDatabase> {
+  if (typeof indexedDB === "undefined") throw new StorageError("this browser has no IndexedDB");
+  try {
+    const request = indexedDB.open(name, VERSION);
+    request.onupgradeneeded = () => {
+      const known = request.result.objectStoreNames;
+      for (const store of STORES) {
+        if (known.contains(store)) continue;
+        request.result.createObjectStore(store, { autoIncrement: store === "journal" || store === "receipts" });
+      }
+    };
+    return await settled(request, `database ${name}`);
+  } catch (error) {
+    throw error instanceof StorageError ? error : new StorageError(`database ${name}: ${String(error)}`);
+  }
+}
+
+/** The browser gives the lock free when the tab goes. Gives what ends it before. */
+function takeLock(name: string): Promise<() => void> {
+  return new Promise((resolve, reject) => {
+    const held = async (lock: Lock | null): Promise<void> => {
+      if (lock === null) throw new StorageInUseError(`database ${name}: in use by another tab; each node needs a name of its own`);
+      await new Promise<void>((release) => resolve(release));
+    };
+    const denied = (error: unknown) => {
+      reject(error instanceof StorageError ? error : new StorageError(`database ${name}: ${String(error)}`));
+    };
+    try {
+      navigator.locks.request(`peerplan/${name}`, { ifAvailable: true }, held).catch(denied);
+    } catch (error) {
+      denied(error); // a page that is denied storage is denied locks as well
+    }
+  });
 }
 
 function settled<T>(request: IDBRequest<T>, what: string): Promise<T> {

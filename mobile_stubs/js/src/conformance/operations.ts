@@ -5,6 +5,7 @@ import { fromHex, toHex } from "../protocol/bytes.js";
 import { agree, agreementKey, sha256 } from "../protocol/crypto.js";
 import { openEnvelope } from "../protocol/envelope.js";
 import { verify } from "../protocol/identity.js";
+import { serverOptimizerSchema } from "../protocol/server-optimizer.js";
 import { encodeBody, parseMessage } from "../round/layout.js";
 import { signedPart, SUM_LABEL, sumPayload } from "../round/codec.js";
 import { checkCertificate } from "../round/certificate.js";
@@ -218,18 +219,22 @@ async function judgeCertificate(g: Json): Promise<Json> {
 
 async function applySums(g: Json): Promise<Json> {
   const parameters = floatsOf(g.theta).length;
-  const model = floatsOf(g.theta + g.buffers);
+  const model = floatsOf(g.theta + g.buffers + g.moments);
+  const length = floatsOf(g.theta + g.buffers).length;
   const survivors = bitsOf(Array.from({ length: g.survivors }, (_, i) => i));
   const largest = 2 ** (g.value_bits - 1) - 1;
   const sums = signedSum(Uint32Array.from(g.sums as number[]), g.ring_bits, countOf(survivors) * largest);
-  const lost: [number, number][] = g.weight_lost ? [[model.length, model.length + 1]] : [];
+  const lost: [number, number][] = g.weight_lost ? [[length, length + 1]] : [];
   const aggregate = { sums, survivors, lost };
-  const next = applyAggregate(model, aggregate, g.clip, largest);
+  const optimizer = serverOptimizerSchema.read(g.optimizer, "optimizer");
+  const applying = { clip: g.clip, largestValue: largest, optimizer, parameterCount: parameters };
+  const next = applyAggregate(model, aggregate, applying);
   return {
     theta: toHex(modelBytes(next.slice(0, parameters))),
-    buffers: toHex(modelBytes(next.slice(parameters))),
-    tail: [...sums.subarray(model.length)],
-    tail_digest: toHex(await sha256(tailBytes(aggregate, model.length))),
+    buffers: toHex(modelBytes(next.slice(parameters, length))),
+    moments: toHex(modelBytes(next.slice(length))),
+    tail: [...sums.subarray(length)],
+    tail_digest: toHex(await sha256(tailBytes(aggregate, length))),
     model_digest: await modelDigest(next),
   };
 }

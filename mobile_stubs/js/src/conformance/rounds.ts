@@ -114,7 +114,7 @@ class Player {
       } else if (action.action === "revealed") {
         const { setting, largestValue } = this.parameters;
         const old = floatsOf(this.given.announcement.theta + this.given.announcement.buffers);
-        this.model = applyAggregate(old, action.aggregate, setting.clip, largestValue);
+        this.model = applyAggregate(old, action.aggregate, { clip: setting.clip, largestValue });
         const tail = tailBytes(action.aggregate, old.length);
         await this.run(await this.machine.provideResult(await modelDigest(this.model), tail, this.now));
       } else if (action.action === "completed" || action.action === "failed") this.end = action;

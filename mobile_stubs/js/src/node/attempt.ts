@@ -9,6 +9,7 @@ import { randomBytes } from "../protocol/crypto.js";
 import { LimitExceededError, LinkError, RoundError } from "../protocol/errors.js";
 import type { Identity, PeerId } from "../protocol/identity.js";
 import { Kind } from "../protocol/link/framing.js";
+import { initialMoments, type ServerOptimizer } from "../protocol/server-optimizer.js";
 import type { Deadlines } from "../protocol/terms.js";
 import type { Action, Completed, Failed, Outcome } from "../round/actions.js";
 import { RoundMachine } from "../round/machine.js";
@@ -18,9 +19,16 @@ import type { RoundParameters } from "../secagg/parameters.js";
 import type { LocalUpdate } from "../secagg/quantise.js";
 import type { Mesh } from "./mesh.js";
 
+/** Messages of one peer that may wait to be read: a flood must not take memory without end. */
+const MAX_PENDING = 512;
+/** A bulk message counts as so many others. */
+const BULK_WEIGHT = 16;
+
 /** How an attempt ended on this peer. */
 export interface AttemptReport {
   readonly outcome: Completed | Failed;
+  /** What broke the attempt off on this peer, where something of its own did. */
+  readonly error: unknown;
   /** The next model, where the attempt completed. */
   readonly model: Model | null;
   readonly tail: Bytes;
@@ -31,12 +39,17 @@ export interface AttemptReport {
 
 /** What an attempt is made of. */
 export interface AttemptNeeds {
+  readonly round: number;
+  /** Which attempt at the round, from 1. */
+  readonly number: number;
   readonly parameters: RoundParameters;
   readonly identity: Identity;
   readonly mesh: Mesh;
   readonly deadlines: Deadlines;
-  /** The model that enters the round. */
+  /** The model that enters the round, and what the aggregate is applied to it with. */
   readonly checkpoint: Model;
+  readonly optimizer: ServerOptimizer;
+  readonly parameterCount: number;
   /** Writes the journal; what it wrote outlives the process once it resolves. */
   readonly record: (entry: string, detail: string) => Promise<void>;
   /** Gives this peer's update; begun at once, in parallel with linking and sharing. */
@@ -56,6 +69,8 @@ export class Attempt {
   private model: Model | null = null;
   private tail: Bytes = new Uint8Array(0);
   private isClosed = false;
+  private broken: unknown = null;
+  private readonly pending = new Map<PeerId, number>();
   private finish: (outcome: Completed | Failed) => void = () => {};
   private readonly ended = new Promise<Completed | Failed>((resolve) => (this.finish = resolve));
 
@@ -75,6 +90,11 @@ export class Attempt {
     return new Attempt(needs, await RoundMachine.create({ parameters, identity, fingerprint, deadlines, randomness }));
   }
 
+  /** Whether this is that attempt at that round. */
+  isOf(round: number, number: number): boolean {
+    return this.needs.round === round && this.needs.number === number;
+  }
+
   get roundId(): string {
     return this.needs.parameters.setting.roundId;
   }
@@ -91,6 +111,7 @@ export class Attempt {
     const after = this.needs.mesh.total;
     return {
       outcome,
+      error: this.broken,
       model: outcome.action === "completed" ? this.model : null,
       tail: this.tail,
       milliseconds: performance.now() - begun,
@@ -102,7 +123,18 @@ export class Attempt {
   /** A round message came from a peer; it may be from outside the cohort. */
   receive(peer: PeerId, payload: Bytes, bulk: boolean): void {
     const index = this.indexes.get(peer);
-    if (index !== undefined) this.feed((now) => this.machine.receive(index, payload, bulk, now));
+    if (index === undefined) return;
+    const weight = bulk ? BULK_WEIGHT : 1;
+    const waiting = (this.pending.get(peer) ?? 0) + weight;
+    if (waiting > MAX_PENDING) {
+      this.needs.onRefused(peer, `${MAX_PENDING} messages of this peer wait to be read; one more is dropped`);
+      return;
+    }
+    this.pending.set(peer, waiting);
+    this.feed((now) => {
+      this.pending.set(peer, (this.pending.get(peer) ?? weight) - weight);
+      return this.machine.receive(index, payload, bulk, now);
+    });
   }
 
   /** A link to a peer came or went. */
@@ -166,6 +198,7 @@ export class Attempt {
   /** What waited for a write that failed must never leave; the others need not wait for this peer. */
   private async breakOff(error: unknown): Promise<void> {
     const reason = describe(error);
+    this.broken = error;
     for (const action of await this.machine.fail(reason, performance.now())) {
       if (action.action === "send") this.send(action.to, action.data, action.bulk);
     }
@@ -225,11 +258,13 @@ export class Attempt {
   }
 
   private async apply(aggregate: Aggregate): Promise<void> {
-    const { checkpoint, parameters } = this.needs;
+    const { checkpoint, optimizer, parameterCount, parameters } = this.needs;
+    const { clip } = parameters.setting;
     try {
-      const model = applyAggregate(checkpoint, aggregate, parameters.setting.clip, parameters.largestValue);
+      const applying = { clip, largestValue: parameters.largestValue, optimizer, parameterCount };
+      const model = applyAggregate(checkpoint, aggregate, applying);
       this.model = model;
-      this.tail = tailBytes(aggregate, checkpoint.length);
+      this.tail = tailBytes(aggregate, checkpoint.length - initialMoments(optimizer).length * parameterCount);
       const [digest, tail] = [await modelDigest(model), this.tail];
       this.feed((now) => this.machine.provideResult(digest, tail, now));
     } catch (error) {

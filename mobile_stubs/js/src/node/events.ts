@@ -12,6 +12,14 @@ export interface NodeEvents {
   offer: { run: string; author: PeerId; manifest: PlanManifest; terms: RunTerms; verdict: Verdict };
   /** A run was joined. */
   joined: { run: string; runName: string; dataset: string };
+  /** The owner's device rules say no for the moment; the node comes back to the run by itself. */
+  waiting: { run: string; rule: string; reason: string };
+  /** This node holds the run's current model and may be named for a round. */
+  ready: { run: string; round: number };
+  /** The run's current model is not to be had now; the node tries again by itself. */
+  behind: { run: string; round: number; code: string; reason: string };
+  /** This node left a run: the owner's policy does not allow its cohort, or storage failed. */
+  withdrawn: { run: string; rule: string; reason: string };
   /** A round of a run began. */
   round: { run: string; round: number; attempt: number; cohort: readonly PeerId[] };
   /** Steps of local training, or a stage of the exchange. */
@@ -42,7 +50,8 @@ type Listener<K extends NodeEventName> = (event: NodeEvents[K]) => void;
 /** Listeners and readers of a node's events. */
 export class EventHub {
   private readonly listeners = new Map<NodeEventName, Set<Listener<never>>>();
-  private readonly readers = new Set<(event: NodeEvent | null) => void>();
+  private readonly readers = new Set<Reader>();
+  private isClosed = false;
 
   on<K extends NodeEventName>(name: K, listener: Listener<K>): void {
     const known = this.listeners.get(name) ?? new Set();
@@ -54,36 +63,66 @@ export class EventHub {
   }
 
   tell<K extends NodeEventName>(name: K, event: NodeEvents[K]): void {
-    for (const listener of this.listeners.get(name) ?? []) (listener as Listener<K>)(event);
-    for (const reader of this.readers) reader({ name, ...event } as NodeEvent);
+    for (const listener of this.listeners.get(name) ?? []) {
+      try {
+        (listener as Listener<K>)(event);
+      } catch (error) {
+        // the owner's own mistake must reach the owner, and must not stop a round half way
+        queueMicrotask(() => {
+          throw error;
+        });
+      }
+    }
+    for (const reader of this.readers) reader.push({ name, ...event } as NodeEvent);
   }
 
-  /** End all readers. */
+  /** End all readers, once they have read what was told. */
   close(): void {
-    for (const reader of this.readers) reader(null);
+    this.isClosed = true;
+    for (const reader of this.readers) reader.push(null);
   }
 
   /** Events from now on, in order; ends with the node or with `signal`. */
-  async *events(signal?: AbortSignal): AsyncGenerator<NodeEvent, void, void> {
-    const queue: (NodeEvent | null)[] = [];
-    let wake = () => {};
-    const reader = (event: NodeEvent | null) => {
-      queue.push(event);
-      wake();
-    };
-    const stop = () => reader(null);
-    this.readers.add(reader);
+  events(signal?: AbortSignal): AsyncGenerator<NodeEvent, void, void> {
+    const reader = new Reader();
+    if (this.isClosed || signal?.aborted === true) reader.push(null);
+    else this.readers.add(reader);
+    return this.read(reader, signal);
+  }
+
+  private async *read(reader: Reader, signal?: AbortSignal): AsyncGenerator<NodeEvent, void, void> {
+    const stop = () => reader.push(null);
     signal?.addEventListener("abort", stop);
     try {
-      for (;;) {
-        while (queue.length === 0) await new Promise<void>((resolve) => (wake = resolve));
-        const event = queue.shift() ?? null;
-        if (event === null) return;
-        yield event;
-      }
+      for (let event = await reader.next(); event !== null; event = await reader.next()) yield event;
     } finally {
       this.readers.delete(reader);
       signal?.removeEventListener("abort", stop);
     }
+  }
+}
+
+/** Events that one reader has not read; null ends them. */
+class Reader {
+  private readonly queue: (NodeEvent | null)[] = [];
+  private wake = () => {};
+
+  /** Unread progress gives way to newer progress of the same stage, so that a slow reader takes bounded memory. */
+  push(event: NodeEvent | null): void {
+    const last = this.queue.at(-1);
+    const isNewer =
+      event?.name === "progress" &&
+      last?.name === "progress" &&
+      event.run === last.run &&
+      event.round === last.round &&
+      event.stage === last.stage;
+    if (isNewer) this.queue.pop();
+    this.queue.push(event);
+    this.wake();
+  }
+
+  async next(): Promise<NodeEvent | null> {
+    while (this.queue.length === 0) await new Promise<void>((resolve) => (this.wake = resolve));
+    return this.queue.shift() ?? null;
   }
 }

@@ -9,7 +9,10 @@ import { decodeModelMessage, encodeModelMessage, type ModelMessage, PART_BYTES }
 import type { Mesh } from "./mesh.js";
 
 const MAX_SERVING = 4;
-const SILENCE_MS = 10_000;
+const LOOK_MS = 10_000;
+/** A holder or a fetcher that is slower keeps its place from others and loses it. */
+const SLOWEST_BYTES_PER_S = 4096;
+const PART_TIMEOUT_MS = (PART_BYTES / SLOWEST_BYTES_PER_S) * 1000;
 
 interface Fetching {
   readonly run: Bytes;
@@ -17,7 +20,6 @@ interface Fetching {
   readonly buffer: Bytes;
   readonly resolve: () => void;
   readonly reject: (error: Error) => void;
-  timer: ReturnType<typeof setTimeout>;
   isStarted: boolean;
   filled: number;
 }
@@ -27,20 +29,22 @@ export class ModelExchange {
   private readonly fetching = new Map<PeerId, Fetching>();
   private readonly serving = new Set<PeerId>();
 
-  /** @param lookup gives the bytes of a model this node holds and shares, by run, round and digest. */
+  /** @param lookup gives the bytes of a model this node holds and shares with a peer, by run, round and digest. */
   constructor(
     private readonly mesh: Mesh,
-    private readonly lookup: (run: string, round: number, digest: string) => Promise<Bytes | null>,
+    private readonly lookup: (peer: PeerId, run: string, round: number, digest: string) => Promise<Bytes | null>,
+    private readonly onFault: (peer: PeerId, reason: string) => void,
   ) {}
 
   /**
    * The bytes of a model from a linked peer, checked against `digest`.
    *
-   * @throws LinkError no link, a refusal, wrong bytes, or silence.
+   * @throws LinkError no link, a refusal, wrong bytes, or less than 4 KiB/s over ten seconds.
    */
   async fetch(peer: PeerId, run: string, round: number, digest: string, total: number): Promise<Bytes> {
     if (this.fetching.has(peer)) throw new LinkError(`a model from ${short(peer)} is already on its way`);
     const buffer = new Uint8Array(total);
+    let watch: ReturnType<typeof setInterval> | undefined;
     try {
       await new Promise<void>((resolve, reject) => {
         const item: Fetching = {
@@ -49,16 +53,15 @@ export class ModelExchange {
           buffer,
           resolve,
           reject,
-          timer: setTimeout(() => {}, 0),
           isStarted: false,
           filled: 0,
         };
         this.fetching.set(peer, item);
-        this.expectMore(peer, item);
+        watch = watchRate(peer, item);
         this.send(peer, { type: "request", run: item.run, round, digest: item.digest });
       });
     } finally {
-      clearTimeout(this.fetching.get(peer)?.timer);
+      clearInterval(watch);
       this.fetching.delete(peer);
     }
     const got = toHex(await sha256(buffer));
@@ -87,7 +90,6 @@ export class ModelExchange {
     if (item === undefined || !equalBytes(message.run, item.run)) {
       throw new ProtocolError(`${short(peer)} sent a model that nobody asked for`);
     }
-    this.expectMore(peer, item);
     if (message.type === "refusal") item.reject(new LinkError(`${short(peer)} does not share this run's model`));
     else if (message.type === "header") {
       if (!equalBytes(message.digest, item.digest) || message.total !== item.buffer.length) {
@@ -106,18 +108,12 @@ export class ModelExchange {
     if (item.isStarted && item.filled === item.buffer.length) item.resolve();
   }
 
-  private expectMore(peer: PeerId, item: Fetching): void {
-    clearTimeout(item.timer);
-    const silent = () => item.reject(new LinkError(`model from ${short(peer)}: silent for ${SILENCE_MS / 1000} s`));
-    item.timer = setTimeout(silent, SILENCE_MS);
-  }
-
   private async serve(peer: PeerId, request: Extract<ModelMessage, { type: "request" }>): Promise<void> {
     const { run, digest } = request;
     const isBusy = this.serving.has(peer) || this.serving.size >= MAX_SERVING;
     this.serving.add(peer);
     try {
-      const data = isBusy ? null : await this.lookup(toHex(run), request.round, toHex(digest));
+      const data = isBusy ? null : await this.lookup(peer, toHex(run), request.round, toHex(digest));
       if (data === null) {
         this.send(peer, { type: "refusal", run, digest });
         return;
@@ -125,10 +121,10 @@ export class ModelExchange {
       this.send(peer, { type: "header", run, digest, total: data.length });
       for (let offset = 0; offset < data.length; offset += PART_BYTES) {
         this.send(peer, { type: "part", run, offset, payload: data.subarray(offset, offset + PART_BYTES) });
-        await this.mesh.drain(peer);
+        await inTime(this.mesh.drain(peer));
       }
     } catch (error) {
-      if (!(error instanceof LinkError)) throw error; // the peer went; it asks another one
+      if (!(error instanceof LinkError)) this.onFault(peer, describe(error)); // else the peer went; it asks another one
     } finally {
       if (!isBusy) this.serving.delete(peer);
     }
@@ -137,4 +133,32 @@ export class ModelExchange {
   private send(peer: PeerId, message: ModelMessage): void {
     this.mesh.send(peer, Kind.MODEL, encodeModelMessage(message));
   }
+}
+
+/** Looks at a fetch every ten seconds; the first bytes may take twice as long: they come from the holder's disk. */
+function watchRate(peer: PeerId, item: Fetching): ReturnType<typeof setInterval> {
+  let [before, due] = [0, 0];
+  return setInterval(() => {
+    const came = item.filled - before;
+    if (came < due) item.reject(new LinkError(`model from ${short(peer)}: ${came} bytes in ${LOOK_MS / 1000} s`));
+    before = item.filled;
+    due = (SLOWEST_BYTES_PER_S * LOOK_MS) / 1000;
+  }, LOOK_MS);
+}
+
+/** @throws LinkError the peer does not read. */
+async function inTime(sent: Promise<void>): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new LinkError("the peer does not take the model")), PART_TIMEOUT_MS);
+  });
+  try {
+    await Promise.race([sent, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

@@ -1,14 +1,15 @@
 /** ONNX Runtime's JavaScript interface behind a node's `Runtime`: its packages all have the same one. */
 
 import type * as Ort from "onnxruntime-web";
-import type { Runtime, Tensor } from "./platform.js";
+import type { Loader, Tensor } from "./platform.js";
 
-/** A runtime by an onnxruntime package. */
-export function ortRuntime(ort: Pick<typeof Ort, "InferenceSession" | "Tensor">): Runtime {
+/** Loads graphs by an onnxruntime package. */
+export function ortRuntime(ort: Pick<typeof Ort, "InferenceSession" | "Tensor">): Loader {
   return {
     async load(graph) {
       const session = await ort.InferenceSession.create(graph, { executionProviders: ["wasm"] });
       return {
+        isOver: false,
         async run(feeds) {
           const given = Object.entries(feeds).map(([name, tensor]) => [name, toOrt(ort, tensor)]);
           const out = await session.run(Object.fromEntries(given));

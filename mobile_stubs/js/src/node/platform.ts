@@ -69,13 +69,29 @@ export interface Tensor {
 
 /** A loaded graph. */
 export interface Session {
+  /** Whether what holds it has ended; it must be loaded anew then. */
+  readonly isOver: boolean;
   run(feeds: Readonly<Record<string, Tensor>>): Promise<Readonly<Record<string, Tensor>>>;
   release(): Promise<void>;
 }
 
-/** ONNX Runtime. */
-export interface Runtime {
+/** What loads graphs. */
+export interface Loader {
   load(graph: Bytes): Promise<Session>;
+}
+
+/** ONNX Runtime, where a node can end it. */
+export interface Runtime extends Loader {
+  /** End every session, also one that is computing. */
+  close(): void;
+}
+
+/** A model after `round` rounds; `reached` is the highest round this peer ever held the result of. */
+export interface Checkpoint {
+  readonly round: number;
+  readonly reached: number;
+  readonly digest: string;
+  readonly model: Bytes;
 }
 
 /** Durable storage of one peer. Every call resolves once its effect outlives the process. */
@@ -84,9 +100,13 @@ export interface Storage {
   record(roundId: string, entry: string, detail: string): Promise<void>;
   /** Whether an attempt was ever joined. */
   joined(roundId: string): Promise<boolean>;
-  saveCheckpoint(run: string, round: number, digest: string, model: Bytes): Promise<void>;
-  /** The newest checkpoint of a run. */
-  loadCheckpoint(run: string): Promise<{ round: number; digest: string; model: Bytes } | null>;
+  /** Replace the checkpoint of a run. */
+  saveCheckpoint(run: string, checkpoint: Checkpoint): Promise<void>;
+  loadCheckpoint(run: string): Promise<Checkpoint | null>;
+  /** Append a signed receipt. */
+  saveReceipt(envelope: Bytes): Promise<void>;
+  /** Every receipt, oldest first. */
+  receipts(): Promise<readonly Bytes[]>;
 }
 
 /** Everything of a platform. */
@@ -95,4 +115,6 @@ export interface Platform {
   createRtc(): Promise<Rtc>;
   readonly runtime: Runtime;
   readonly storage: Storage;
+  /** Give back what the platform opened for this node. */
+  close(): void;
 }

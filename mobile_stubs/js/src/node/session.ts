@@ -32,6 +32,12 @@ const LONGEST_BACKOFF_MS = 15_000;
 const MAX_SLICE_BYTES = 1 << 20;
 /** Lost connections in a row without one byte of progress, after which a transfer gives up. */
 const MAX_STALLS = 5;
+const TICK_MS = 5_000;
+/** A tick that comes so late means that this device slept, and that the connection may be dead without a word. */
+const ASLEEP_MS = 10_000;
+const PROBE_TIMEOUT_MS = 5_000;
+/** Frames that may come before the handshake is over. */
+const MAX_EARLY_FRAMES = 64;
 /** Errors after which dialling again changes nothing. */
 const FINAL_CODES: ReadonlySet<string> = new Set(["replaced", "version-mismatch", "wrong-audience", "not-allowed"]);
 
@@ -57,6 +63,8 @@ interface Waiting {
 
 interface Slice {
   readonly digest: string;
+  /** Bytes that were asked for. */
+  readonly most: number;
   readonly parts: Bytes[];
   next: number;
   left: number;
@@ -69,11 +77,13 @@ export interface SessionOptions {
   readonly url: string;
   readonly identity: Identity;
   readonly openSocket: Platform["openSocket"];
-  readonly expectedServer?: string;
+  readonly expectedServer: string | null;
   readonly onEvent: (event: SessionEvent) => void;
+  /** Ends what `start` has begun. */
+  readonly signal: AbortSignal | null;
 }
 
-/** One open session. */
+/** One session; `start` opens it. */
 export class Session {
   private socket: Socket | null = null;
   private nextId = 0;
@@ -87,18 +97,20 @@ export class Session {
   private registration: Fields<"register"> | null = null;
   private readonly accepted = new Map<string, Fields<"accept">>();
   private readonly results = new Map<string, Fields<"result">>();
+  private ticker: ReturnType<typeof setInterval> | null = null;
+  private tickedAt = 0;
 
-  private constructor(private readonly options: SessionOptions) {}
+  constructor(private readonly options: SessionOptions) {}
 
   /**
-   * Connect and authenticate both sides.
+   * Connect and authenticate both sides; events follow from now on.
    *
    * @throws SignalingDownError, SignalingRefusedError, SignalingUntrustedError there is no session to be had.
    */
-  static async open(options: SessionOptions): Promise<Session> {
-    const session = new Session(options);
-    session.adopt(await dial(options));
-    return session;
+  async start(): Promise<void> {
+    this.adopt(await dial(this.options));
+    this.tickedAt = performance.now();
+    this.ticker = setInterval(() => void this.tick(), TICK_MS);
   }
 
   /** Where the signaling server is. */
@@ -116,8 +128,9 @@ export class Session {
     type: K,
     fields: Fields<K>,
     reply: R,
+    signal?: AbortSignal,
   ): Promise<ServerMessages[R]> {
-    const found = await this.ask(type, fields);
+    const found = await this.ask(type, fields, signal);
     if (found.type !== reply) {
       throw new SignalingUntrustedError(this.url, `answered ${type} with ${found.type}, expected ${reply}`);
     }
@@ -176,12 +189,12 @@ export class Session {
    * @throws SignalingUntrustedError it has another size than the signed manifest says.
    * @throws SignalingDownError the connection broke several times without progress.
    */
-  async blob(digest: string, size: number): Promise<Bytes> {
+  async blob(digest: string, size: number, signal?: AbortSignal): Promise<Bytes> {
     const parts: Bytes[] = [];
     let stalls = 0;
     for (let offset = 0; offset < size; ) {
       try {
-        const part = await this.slice(digest, offset, Math.min(MAX_SLICE_BYTES, size - offset), size);
+        const part = await this.slice(digest, offset, Math.min(MAX_SLICE_BYTES, size - offset), size, signal);
         parts.push(part);
         offset += part.length;
         stalls = 0;
@@ -197,29 +210,67 @@ export class Session {
     this.end(null);
   }
 
-  private async ask<K extends RequestType>(type: K, fields: Fields<K>): Promise<Reply> {
+  private async ask<K extends RequestType>(type: K, fields: Fields<K>, signal?: AbortSignal): Promise<Reply> {
+    signal?.throwIfAborted();
     if (this.isClosed) throw this.error ?? new SignalingDownError(this.url, "the session is closed");
     const id = ++this.nextId;
     const request = { type, id, ...fields } as unknown as PeerMessage & { id: number };
     const text = encodePeerMessage(request);
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.waiting.delete(id);
-        reject(new SignalingDownError(this.url, `no reply to ${type} within ${REQUEST_TIMEOUT_MS / 1000} s`));
-      }, REQUEST_TIMEOUT_MS);
-      this.waiting.set(id, { request, resolve, reject, timer });
-      this.socket?.send(text);
-    });
+    const called = () => this.settle(id)?.reject(signal?.reason as Error);
+    signal?.addEventListener("abort", called, { once: true });
+    try {
+      return await new Promise((resolve, reject) => {
+        const timer = setTimeout(() => {
+          this.waiting.delete(id);
+          reject(new SignalingDownError(this.url, `no reply to ${type} within ${REQUEST_TIMEOUT_MS / 1000} s`));
+        }, REQUEST_TIMEOUT_MS);
+        this.waiting.set(id, { request, resolve, reject, timer });
+        this.socket?.send(text);
+      });
+    } finally {
+      signal?.removeEventListener("abort", called);
+    }
   }
 
-  private async slice(digest: string, offset: number, length: number, size: number): Promise<Bytes> {
+  /** After a sleep the other side may have hung up unheard: ask something, and dial anew where no answer comes. */
+  private async tick(): Promise<void> {
+    const now = performance.now();
+    const late = now - this.tickedAt - TICK_MS;
+    this.tickedAt = now;
+    const { socket } = this;
+    if (late < ASLEEP_MS || socket === null) return;
+    const hangUp = setTimeout(() => this.hangUp(socket), PROBE_TIMEOUT_MS);
+    try {
+      await this.request("list_runs", { after: 0, limit: 1, plan: null }, "runs");
+    } catch (error) {
+      if (!(error instanceof NodeError)) throw error; // whoever waits for something hears of it too
+    } finally {
+      clearTimeout(hangUp);
+    }
+  }
+
+  private hangUp(socket: Socket): void {
+    if (socket !== this.socket) return; // it was lost, and another one made
+    socket.onmessage = null;
+    socket.onclose = null;
+    socket.close();
+    this.lost("no answer after this device slept");
+  }
+
+  private async slice(
+    digest: string,
+    offset: number,
+    length: number,
+    size: number,
+    signal: AbortSignal | undefined,
+  ): Promise<Bytes> {
     const id = this.nextId + 1; // what `ask` takes: nothing awaits in between
     const data = new Promise<Bytes>((resolve, reject) => {
-      this.slices.set(id, { digest, parts: [], next: offset, left: 0, resolve, reject });
+      this.slices.set(id, { digest, most: length, parts: [], next: offset, left: 0, resolve, reject });
     });
     data.catch(() => undefined);
     try {
-      const head = await this.request("get_blob", { digest, offset, length }, "blob_slice");
+      const head = await this.request("get_blob", { digest, offset, length }, "blob_slice", signal);
       if (head.digest !== digest || head.offset !== offset || head.size !== size || head.length < 1) {
         throw new SignalingUntrustedError(this.url, `blob ${short(digest)} has ${head.size} bytes, expected ${size}`);
       }
@@ -278,6 +329,7 @@ export class Session {
     if (reply.type === "blob_slice") {
       const slice = this.slices.get(reply.re);
       if (slice !== undefined) {
+        if (reply.length > slice.most) throw new ProtocolError(`a slice of ${reply.length} bytes, asked for were ${slice.most}`);
         slice.left = reply.length;
         this.arriving = slice;
       }
@@ -357,6 +409,7 @@ export class Session {
     this.isClosed = true;
     this.error = error;
     if (this.backoff !== null) clearTimeout(this.backoff);
+    if (this.ticker !== null) clearInterval(this.ticker);
     const reason = error ?? new SignalingDownError(this.url, "the session is closed");
     for (const id of [...this.waiting.keys()]) this.settle(id)?.reject(reason);
     for (const slice of this.slices.values()) slice.reject(reason);
@@ -368,12 +421,15 @@ export class Session {
 
 /** A connected socket on which both sides have proven who they are. */
 async function dial(options: SessionOptions): Promise<Inbox> {
-  const { url, identity } = options;
+  const { url, identity, signal } = options;
   const audience = audienceOf(url);
-  const inbox = new Inbox(url, options.openSocket(url));
+  signal?.throwIfAborted();
+  const inbox = new Inbox(url, openSocket(options));
+  const stop = () => inbox.close("the owner stopped the node");
+  signal?.addEventListener("abort", stop);
   try {
     const challenge = await inbox.next("challenge");
-    if (options.expectedServer !== undefined && challenge.server !== options.expectedServer) {
+    if (options.expectedServer !== null && challenge.server !== options.expectedServer) {
       const expected = short(options.expectedServer);
       throw new SignalingUntrustedError(url, `its identity is ${short(challenge.server)}, expected ${expected}`);
     }
@@ -388,8 +444,19 @@ async function dial(options: SessionOptions): Promise<Inbox> {
     return inbox;
   } catch (error) {
     inbox.fail();
+    signal?.throwIfAborted();
     if (error instanceof ProtocolError) throw new SignalingUntrustedError(url, error.message);
     throw error;
+  } finally {
+    signal?.removeEventListener("abort", stop);
+  }
+}
+
+function openSocket(options: SessionOptions): Socket {
+  try {
+    return options.openSocket(options.url);
+  } catch (error) {
+    throw new SignalingDownError(options.url, String(error)); // a page over https:// may not dial ws://
   }
 }
 
@@ -406,7 +473,8 @@ class Inbox {
   ) {
     socket.binaryType = "arraybuffer";
     socket.onmessage = ({ data }) => {
-      this.queue.push(data);
+      if (this.queue.length < MAX_EARLY_FRAMES) this.queue.push(data);
+      else this.close(`more than ${MAX_EARLY_FRAMES} frames came before the handshake was over`);
       this.wake?.();
     };
     socket.onclose = ({ code, reason }) => this.close(`cannot connect, or closed with code ${code} ${reason}`.trim());
@@ -438,7 +506,7 @@ class Inbox {
     this.socket.close();
   }
 
-  private close(reason: string): void {
+  close(reason: string): void {
     this.closed ??= reason;
     this.wake?.();
   }

@@ -1,7 +1,7 @@
 /** One session, one mesh, and what goes between them: routes, sealed negotiation, models. */
 
 import { type Bytes, short } from "../protocol/bytes.js";
-import { LinkError, ProtocolError } from "../protocol/errors.js";
+import { LimitExceededError, LinkError, ProtocolError } from "../protocol/errors.js";
 import type { Identity, PeerId } from "../protocol/identity.js";
 import { Kind } from "../protocol/link/framing.js";
 import type { NegotiationKind } from "../protocol/link/negotiation.js";
@@ -28,7 +28,8 @@ export interface SwitchboardEvents {
   onUnreachable(peer: PeerId): void;
   /** Something of a peer was refused; for the owner's eyes. */
   onRefused(peer: PeerId, reason: string): void;
-  lookupModel(run: string, round: number, digest: string): Promise<Bytes | null>;
+  /** The bytes of a model that `peer` asks for, where this node holds it and the peer may have it. */
+  lookupModel(peer: PeerId, run: string, round: number, digest: string): Promise<Bytes | null>;
 }
 
 /** Brings negotiation to peers and messages to their readers. */
@@ -58,7 +59,7 @@ export class Switchboard {
       onFault: events.onRefused,
       mayLink: (peer) => this.routes.has(peer),
     });
-    this.models = new ModelExchange(this.mesh, events.lookupModel);
+    this.models = new ModelExchange(this.mesh, events.lookupModel, events.onRefused);
   }
 
   static async create(
@@ -120,14 +121,13 @@ export class Switchboard {
     const found = await this.session.request("introduce", { run }, "introduction");
     await this.route(found.via, found.holders);
     const failures: string[] = [];
-    for (const { peer } of found.holders) {
-      if (peer === this.identity.peerId) continue;
+    for (const peer of this.inOrder(found.holders)) {
       try {
         await this.mesh.connect([peer], CONNECT_MS);
         const data = await this.models.fetch(peer, run, found.round, found.model_digest, total);
         return { round: found.round, digest: found.model_digest, data };
       } catch (error) {
-        if (!(error instanceof LinkError)) throw error;
+        if (!(error instanceof LinkError || error instanceof LimitExceededError)) throw error;
         failures.push(`${short(peer)}: ${error.message}`);
       }
     }
@@ -137,6 +137,15 @@ export class Switchboard {
 
   close(reason: string): void {
     this.mesh.close(reason);
+  }
+
+  /** Peers that are linked already first, and otherwise in no order that signaling could choose. */
+  private inOrder(holders: readonly Member[]): PeerId[] {
+    const { linked } = this.mesh;
+    const drawn = holders
+      .filter(({ peer }) => peer !== this.identity.peerId)
+      .map(({ peer }) => ({ peer, place: Math.random() + (linked.has(peer) ? 0 : 1) }));
+    return drawn.sort((a, b) => a.place - b.place).map(({ peer }) => peer);
   }
 
   private async sendSignal(peer: PeerId, kind: NegotiationKind, payload: Bytes): Promise<void> {

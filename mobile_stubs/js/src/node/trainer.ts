@@ -54,7 +54,7 @@ export class Trainer {
       signal,
       onProgress,
     });
-    const heldOut = this.terms.evaluate && this.heldOut > 0 ? await this.evaluateHeldOut(checkpoint) : null;
+    const heldOut = this.terms.evaluate && this.heldOut > 0 ? await this.evaluateHeldOut(checkpoint, signal) : null;
     const values = result.model.map((value, i) => value - (checkpoint[i] as number));
     return { values, groups: composeTail(this.plan.manifest, this.terms, result.part, heldOut) };
   }
@@ -64,8 +64,14 @@ export class Trainer {
     return this.executor.predict(model, inputs);
   }
 
-  private evaluateHeldOut(checkpoint: Model): Promise<Part> {
-    return this.executor.evaluate(checkpoint, this.tensors(this.training, this.training + this.heldOut), this.heldOut);
+  /** Give the memory of loaded graphs back. */
+  close(): Promise<void> {
+    return this.executor.close();
+  }
+
+  private evaluateHeldOut(checkpoint: Model, signal: AbortSignal): Promise<Part> {
+    const data = this.tensors(this.training, this.training + this.heldOut);
+    return this.executor.evaluate(checkpoint, data, this.heldOut, signal);
   }
 
   /** At most `max_examples` examples: a stretch of them from a place that the round's seed draws. */

@@ -8,10 +8,13 @@ import { createNodeRuntime } from "./runtime.js";
 import { FolderStorage } from "./storage.js";
 
 export type { Dataset, FieldData } from "../plans/data.js";
+export type { Batch, DatasetSource } from "../plans/dataset-source.js";
+export type { Device, Objection } from "../node/device.js";
 export * from "../node/errors.js";
 export type { NodeEvent, NodeEventName, NodeEvents } from "../node/events.js";
-export type { IceServer, Platform, Storage, Tensor } from "../node/platform.js";
+export type { Checkpoint, IceServer, Platform, Storage, Tensor } from "../node/platform.js";
 export { CAREFUL, type Policy, type Verdict } from "../node/policy.js";
+export { openReceipt, type Receipt } from "../node/receipts.js";
 export { Identity } from "../protocol/identity.js";
 export { loadOrCreateIdentity } from "./identity.js";
 export { FolderStorage };
@@ -23,11 +26,17 @@ export type NodeJsOptions = Omit<NodeOptions, "platform"> & { readonly folder: s
 
 /** What Node.js gives a node. */
 export async function nodePlatform(folder: string): Promise<Platform> {
+  const storage = await FolderStorage.open(folder);
+  const runtime = createNodeRuntime();
   return {
     openSocket: (url) => new WebSocket(url, { perMessageDeflate: false, maxPayload: MAX_FRAME_BYTES }) as unknown as Socket,
     createRtc: createNodeRtc,
-    runtime: createNodeRuntime(),
-    storage: await FolderStorage.open(folder),
+    runtime,
+    storage,
+    close: () => {
+      runtime.close();
+      storage.close();
+    },
   };
 }
 

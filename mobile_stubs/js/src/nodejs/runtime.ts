@@ -13,6 +13,7 @@ function openThread(): Port {
   const worker = new Worker(new URL("./runtime-thread.js", import.meta.url));
   let unanswered = 0;
   return {
+    close: () => void worker.terminate(),
     post(request) {
       if (unanswered++ === 0) worker.ref();
       worker.postMessage(request);

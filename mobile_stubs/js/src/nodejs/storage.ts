@@ -1,47 +1,66 @@
-/** Durable storage of a node in a folder: a journal of lines, and one checkpoint per run. */
+/** Durable storage of a node in a folder: a journal of lines, receipts, and one checkpoint per run. */
 
 import { mkdir, open, readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
-import { type Bytes, concat, isHex64 } from "../protocol/bytes.js";
+import { type Bytes, concat, isHex64, utf8 } from "../protocol/bytes.js";
 import { StorageError } from "../node/errors.js";
-import type { Storage } from "../node/platform.js";
+import type { Checkpoint, Storage } from "../node/platform.js";
+import { FolderLock } from "./folder-lock.js";
 
 const JOURNAL = "journal.log";
+const RECEIPTS = "receipts.jsonl";
 
 /** Storage in `folder`, which is made for its owner alone. One process at a time. */
 export class FolderStorage implements Storage {
   private readonly rounds = new Set<string>();
   private order: Promise<unknown> = Promise.resolve();
 
-  private constructor(private readonly folder: string) {}
+  private constructor(
+    private readonly folder: string,
+    private readonly lock: FolderLock,
+  ) {}
 
-  /** @throws StorageError the folder cannot be read or made. */
+  /**
+   * Open the folder and keep others out until `close`.
+   *
+   * @throws StorageInUseError another process has it open.
+   * @throws StorageError the folder cannot be read or made.
+   */
   static async open(folder: string): Promise<FolderStorage> {
-    const storage = new FolderStorage(folder);
+    const lock = await takeLock(folder);
+    const storage = new FolderStorage(folder, lock);
     try {
-      await mkdir(folder, { recursive: true, mode: 0o700 });
       const journal = await readFile(join(folder, JOURNAL), "utf8").catch(absent);
       for (const line of journal?.split("\n") ?? []) {
         const [roundId = "", entry] = line.split(" ");
         if (entry === "joined" && isHex64(roundId)) storage.rounds.add(roundId);
       }
     } catch (error) {
+      lock.release();
       throw new StorageError(`storage ${folder}: ${String(error)}`);
     }
     return storage;
   }
 
+  /** Give the folder free. */
+  close(): void {
+    this.lock.release();
+  }
+
   async record(roundId: string, entry: string, detail: string): Promise<void> {
     await this.exclusive(async () => {
-      const file = await open(join(this.folder, JOURNAL), "a", 0o600);
-      try {
-        await file.write(`${roundId} ${entry} ${detail}\n`);
-        await file.sync();
-      } finally {
-        await file.close();
-      }
+      await this.append(JOURNAL, `${roundId} ${entry} ${detail}\n`);
       if (entry === "joined") this.rounds.add(roundId);
     });
+  }
+
+  async saveReceipt(envelope: Bytes): Promise<void> {
+    await this.exclusive(() => this.append(RECEIPTS, `${new TextDecoder().decode(envelope)}\n`));
+  }
+
+  async receipts(): Promise<readonly Bytes[]> {
+    const lines = await readFile(join(this.folder, RECEIPTS), "utf8").catch(absent);
+    return (lines?.split("\n") ?? []).filter((line) => line !== "").map((line) => utf8(line));
   }
 
   async joined(roundId: string): Promise<boolean> {
@@ -49,10 +68,10 @@ export class FolderStorage implements Storage {
   }
 
   /** The checkpoint appears whole or not at all: a header line of JSON, then the model's bytes. */
-  async saveCheckpoint(run: string, round: number, digest: string, model: Bytes): Promise<void> {
+  async saveCheckpoint(run: string, { round, reached, digest, model }: Checkpoint): Promise<void> {
     await this.exclusive(async () => {
       const target = this.checkpointPath(run);
-      const header = new TextEncoder().encode(`${JSON.stringify({ round, digest })}\n`) as Bytes;
+      const header = utf8(`${JSON.stringify({ round, reached, digest })}\n`);
       const file = await open(`${target}.partial`, "w", 0o600);
       try {
         await file.writeFile(concat(header, model));
@@ -70,12 +89,22 @@ export class FolderStorage implements Storage {
     });
   }
 
-  async loadCheckpoint(run: string): Promise<{ round: number; digest: string; model: Bytes } | null> {
+  async loadCheckpoint(run: string): Promise<Checkpoint | null> {
     const data = await readFile(this.checkpointPath(run)).catch(absent);
     if (data === null) return null;
     const cut = data.indexOf(10);
-    const { round, digest } = JSON.parse(data.subarray(0, cut).toString()) as { round: number; digest: string };
-    return { round, digest, model: Uint8Array.from(data.subarray(cut + 1)) };
+    const { round, reached, digest } = JSON.parse(data.subarray(0, cut).toString()) as Checkpoint;
+    return { round, reached, digest, model: Uint8Array.from(data.subarray(cut + 1)) };
+  }
+
+  private async append(name: string, line: string): Promise<void> {
+    const file = await open(join(this.folder, name), "a", 0o600);
+    try {
+      await file.write(line);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
   }
 
   private checkpointPath(run: string): string {
@@ -88,6 +117,16 @@ export class FolderStorage implements Storage {
     });
     this.order = turn.catch(() => undefined);
     return turn;
+  }
+}
+
+async function takeLock(folder: string): Promise<FolderLock> {
+  try {
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    return await FolderLock.take(folder);
+  } catch (error) {
+    if (error instanceof StorageError) throw error;
+    throw new StorageError(`storage ${folder}: ${String(error)}`);
   }
 }
 

@@ -29,8 +29,13 @@ const ARRAYS = {
   bool: Uint8Array,
 } as const;
 
+/** An array of the kind a dtype takes. */
+export function newArray(dtype: FieldData["dtype"], length: number): TensorData {
+  return new ARRAYS[dtype](length);
+}
+
 /** Numbers of one example. */
-function itemSize(shape: readonly number[]): number {
+export function itemSize(shape: readonly number[]): number {
   return shape.reduce((product, size) => product * size, 1);
 }
 
@@ -96,4 +101,32 @@ export function tensorsOf(dataset: Dataset, fields: readonly DataField[], start:
     out[want.name] = { dtype: field.dtype, data, shape: [end - start, ...field.shape] };
   }
   return out;
+}
+
+/**
+ * How many examples are in tensors that a plan is to read.
+ *
+ * @throws UnusableDataError a field is missing, or has another dtype, shape, number of examples or range than the plan says.
+ */
+export function countInputs(inputs: Readonly<Record<string, Tensor>>, fields: readonly DataField[], what: string): number {
+  let examples: number | null = null;
+  for (const want of fields) {
+    const tensor = inputs[want.name];
+    if (tensor === undefined) throw new UnusableDataError(`${what}: input ${want.name} is missing`);
+    const { dtype, shape, data } = tensor;
+    const [count = -1, ...rest] = shape;
+    const fits = rest.length === want.shape.length && want.shape.every((size, i) => size === -1 || size === rest[i]);
+    if (dtype !== want.dtype || !(data instanceof ARRAYS[dtype]) || !fits || count < 1) {
+      throw new UnusableDataError(`${what}: input ${want.name} is ${dtype}[${shape}], the plan reads ${want.dtype}[N,${want.shape}]`);
+    }
+    if (data.length !== count * itemSize(rest)) {
+      throw new UnusableDataError(`${what}: input ${want.name} holds ${data.length} numbers, its shape asks for ${count * itemSize(rest)}`);
+    }
+    if (examples !== null && count !== examples) {
+      throw new UnusableDataError(`${what}: input ${want.name} has ${count} examples, the others ${examples}`);
+    }
+    checkValues({ dtype, shape: rest, data, ...(want.below === null ? {} : { below: want.below }) }, `${what}, input ${want.name}`);
+    examples = count;
+  }
+  return examples ?? 0;
 }

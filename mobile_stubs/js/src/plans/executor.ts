@@ -4,16 +4,20 @@ import { ExecutionError } from "../node/errors.js";
 import type { Runtime, Session, Tensor } from "../node/platform.js";
 import { type Bytes, concat, utf8 } from "../protocol/bytes.js";
 import { counterEncrypt, counterKey, sha256 } from "../protocol/crypto.js";
-import { dataFields } from "../protocol/manifest.js";
+import { frozenCount, type VectorRole, vectorSize } from "../protocol/manifest.js";
 import type { Part } from "../protocol/tail.js";
 import type { Model } from "../secagg/apply.js";
+import { countInputs, newArray } from "./data.js";
 import type { Plan } from "./plan.js";
 
 const EVALUATE_BATCH = 256;
 const EVALUATE_ROWS = 16;
+const PREDICT_BATCH = 256;
 /** How long one call may keep a thread, so that links stay alive where there is no other thread. */
 const CALL_MS = 150;
 const MAX_STEPS_PER_CALL = 64;
+
+type Kind = "train" | "evaluate" | "predict";
 
 /** What local training is asked for. */
 export interface TrainingOptions {
@@ -34,12 +38,15 @@ interface Sums {
 
 /** Sessions of one plan, made when first needed and kept. One call at a time. */
 export class Executor {
-  private readonly sessions = new Map<string, Promise<Session>>();
+  private readonly sessions = new Map<Kind, Promise<Session>>();
+  private readonly frozen: Readonly<Record<string, Tensor>>;
 
   constructor(
     private readonly plan: Plan,
     private readonly runtime: Runtime,
-  ) {}
+  ) {
+    this.frozen = frozenCount(plan.manifest) === 0 ? {} : { frozen: vector(plan.initial("frozen")) };
+  }
 
   /**
    * Train from a flat model for whole epochs; the last batch of an epoch may be short.
@@ -79,12 +86,12 @@ export class Executor {
           seed: { dtype: "int64", data: BigInt64Array.of((await random.seed()) as bigint), shape: [] },
         });
         steps = nextSteps(stretch, performance.now() - begun);
-        theta = floats(out, "next_theta");
-        state = floats(out, "next_optimizer_state");
-        buffers = floats(out, "next_buffers");
-        this.add(sums, floats(out, "metrics"));
         at += stretch;
         done += stretch;
+        theta = this.next(out, "theta", done, total);
+        state = this.next(out, "optimizer_state", done, total);
+        buffers = this.next(out, "buffers", done, total);
+        this.add(sums, floats(out, "metrics"), stretch);
         options.onProgress?.(done, total);
         await breathe();
       }
@@ -92,53 +99,95 @@ export class Executor {
     const trained = new Float32Array(model.length);
     trained.set(theta);
     trained.set(buffers, cut);
-    if (!trained.every(Number.isFinite)) throw new ExecutionError(`plan ${this.plan.manifest.name}: training diverged`);
     return { model: trained, part: { examples, means: this.means(sums) } };
   }
 
-  /** Metrics of a model over `examples` examples of `data`. */
-  async evaluate(model: Model, data: Readonly<Record<string, Tensor>>, examples: number): Promise<Part> {
+  /**
+   * Metrics of a model over `examples` examples of `data`.
+   *
+   * @throws ExecutionError ONNX Runtime failed, or a metric is not finite.
+   */
+  async evaluate(
+    model: Model,
+    data: Readonly<Record<string, Tensor>>,
+    examples: number,
+    signal?: AbortSignal,
+  ): Promise<Part> {
     const cut = this.plan.manifest.parameter_count;
     const sums = this.nothing();
     const rows = batches(Uint32Array.from({ length: examples }, (_, i) => i), EVALUATE_BATCH);
     for (let at = 0; at < rows.count; at += EVALUATE_ROWS) {
+      signal?.throwIfAborted();
+      const stretch = Math.min(EVALUATE_ROWS, rows.count - at);
       const out = await this.call("evaluate", {
         theta: vector(model.slice(0, cut)),
         buffers: vector(model.slice(cut)),
         ...data,
-        batches: rows.tensor(at, Math.min(EVALUATE_ROWS, rows.count - at)),
+        batches: rows.tensor(at, stretch),
       });
-      this.add(sums, floats(out, "metrics"));
+      this.add(sums, floats(out, "metrics"), stretch);
       await breathe();
     }
     return { examples, means: this.means(sums) };
   }
 
-  /** The model's outputs for all examples of `inputs`. */
+  /**
+   * The model's outputs for all examples of `inputs`.
+   *
+   * @throws UnusableDataError inputs that do not fit the plan.
+   * @throws ExecutionError ONNX Runtime failed.
+   */
   async predict(model: Model, inputs: Readonly<Record<string, Tensor>>): Promise<Tensor> {
-    const cut = this.plan.manifest.parameter_count;
-    const feeds = { theta: vector(model.slice(0, cut)), buffers: vector(model.slice(cut)), ...inputs };
-    const [output] = Object.values(await this.call("predict", feeds));
-    if (output === undefined) throw new ExecutionError(`plan ${this.plan.manifest.name}, predict: no output came`);
-    return output;
-  }
-
-  /** Names of the fields that training reads. */
-  get fields(): readonly string[] {
-    return dataFields(this.plan.manifest).map((field) => field.name);
-  }
-
-  private async call(
-    kind: "train" | "evaluate" | "predict",
-    feeds: Readonly<Record<string, Tensor>>,
-  ): Promise<Readonly<Record<string, Tensor>>> {
-    try {
-      let session = this.sessions.get(kind);
-      if (session === undefined) this.sessions.set(kind, (session = this.runtime.load(this.plan.graph(kind))));
-      return await (await session).run(feeds);
-    } catch (error) {
-      throw new ExecutionError(`plan ${this.plan.manifest.name}, ${kind}: ${String(error)}`);
+    const { manifest } = this.plan;
+    const examples = countInputs(inputs, manifest.inputs, `plan ${manifest.name}, predict`);
+    const vectors = { theta: vector(model.slice(0, manifest.parameter_count)), buffers: vector(model.slice(manifest.parameter_count)) };
+    const parts: Tensor[] = [];
+    for (let at = 0; at < examples; at += PREDICT_BATCH) {
+      const end = Math.min(examples, at + PREDICT_BATCH);
+      const rows = manifest.inputs.map(({ name }) => [name, stretchOf(inputs[name] as Tensor, at, end)] as const);
+      const [output] = Object.values(await this.call("predict", { ...vectors, ...Object.fromEntries(rows) }));
+      if (output?.shape[0] !== end - at) {
+        throw new ExecutionError(`plan ${manifest.name}, predict: expected ${end - at} outputs, got [${output?.shape}]`);
+      }
+      parts.push(output);
     }
+    return joined(parts);
+  }
+
+  /** Give the memory of loaded graphs back. */
+  async close(): Promise<void> {
+    const loaded = [...this.sessions.values()];
+    this.sessions.clear();
+    await Promise.allSettled(loaded.map(async (session) => (await session).release())); // one that never loaded is gone already
+  }
+
+  private async call(kind: Kind, feeds: Readonly<Record<string, Tensor>>): Promise<Readonly<Record<string, Tensor>>> {
+    try {
+      let session = await this.sessions.get(kind);
+      if (session === undefined || session.isOver) {
+        const loading = this.runtime.load(this.plan.graph(kind));
+        this.sessions.set(kind, loading);
+        session = await loading;
+      }
+      return await session.run({ ...feeds, ...this.frozen });
+    } catch (error) {
+      this.sessions.delete(kind); // its worker may be gone; the next call loads it anew
+      throw new ExecutionError(`plan ${this.plan.manifest.name}, ${kind}: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+
+  /** A vector after a stretch of steps, checked before the next stretch goes on from it. */
+  private next(out: Readonly<Record<string, Tensor>>, role: VectorRole, done: number, total: number): Model {
+    const { manifest } = this.plan;
+    const values = floats(out, `next_${role}`);
+    const expected = vectorSize(manifest, role);
+    if (values.length !== expected) {
+      throw new ExecutionError(`plan ${manifest.name}, train: next_${role} has ${values.length} numbers, expected ${expected}`);
+    }
+    if (values.every(Number.isFinite)) return values;
+    throw new ExecutionError(
+      `plan ${manifest.name}: training diverged within ${done} of ${total} steps: next_${role} holds NaN or infinity`,
+    );
   }
 
   private nothing(): Sums {
@@ -146,8 +195,11 @@ export class Executor {
   }
 
   /** Rows of a metrics table: the number of examples, then each metric's sum over them. */
-  private add(sums: Sums, table: Float32Array): void {
+  private add(sums: Sums, table: Float32Array, rows: number): void {
     const width = 1 + sums.byMetric.length;
+    if (table.length !== rows * width) {
+      throw new ExecutionError(`plan ${this.plan.manifest.name}: metrics has ${table.length} numbers, expected ${rows} rows of ${width}`);
+    }
     table.forEach((value, i) => {
       if (!Number.isFinite(value)) {
         throw new ExecutionError(`plan ${this.plan.manifest.name}: training diverged: a metric is NaN or infinite`);
@@ -224,6 +276,29 @@ function floats(out: Readonly<Record<string, Tensor>>, name: string): Model {
   const data = out[name]?.data;
   if (!(data instanceof Float32Array)) throw new ExecutionError(`output ${name} is no float32 tensor`);
   return data as Model;
+}
+
+/** Examples `start` to `end` of a tensor. */
+function stretchOf({ dtype, data, shape }: Tensor, start: number, end: number): Tensor {
+  const [count = 1, ...rest] = shape;
+  const size = data.length / count;
+  return { dtype, data: data.subarray(start * size, end * size), shape: [end - start, ...rest] };
+}
+
+/** Tensors of one dtype and shape one after the other along their first axis. */
+function joined(parts: readonly Tensor[]): Tensor {
+  const [first] = parts;
+  if (first === undefined) throw new ExecutionError("there are no inputs to predict from");
+  if (parts.length === 1) return first;
+  const rows = parts.reduce((sum, { shape }) => sum + (shape[0] ?? 0), 0);
+  const length = parts.reduce((sum, { data }) => sum + data.length, 0);
+  const data = newArray(first.dtype, length);
+  let at = 0;
+  for (const part of parts) {
+    (data as Float32Array).set(part.data as Float32Array, at);
+    at += part.data.length;
+  }
+  return { dtype: first.dtype, data, shape: [rows, ...first.shape.slice(1)] };
 }
 
 function nextSteps(steps: number, ms: number): number {

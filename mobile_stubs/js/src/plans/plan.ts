@@ -42,7 +42,7 @@ export class Plan {
     return new Plan(manifest, opened.digest, opened.signer, blobs);
   }
 
-  /** Elements of a model: parameters and buffers. */
+  /** Elements of what is trained: parameters and buffers. */
   get modelLength(): number {
     return this.manifest.parameter_count + this.manifest.buffer_count;
   }
@@ -65,7 +65,7 @@ export class Plan {
     return blob === undefined ? new Float32Array(vectorSize(this.manifest, role)) : modelFrom(blob);
   }
 
-  /** The model of round 1: parameters, then buffers. */
+  /** What training begins with: parameters, then buffers. */
   initialModel(): Model {
     const model = new Float32Array(this.modelLength);
     model.set(this.initial("theta"));

@@ -7,7 +7,7 @@
 import { UnsafePlanError } from "../node/errors.js";
 import type { Bytes } from "../protocol/bytes.js";
 import { ProtocolError } from "../protocol/errors.js";
-import { dataFields, type PlanFunction, type PlanManifest, type Port } from "../protocol/manifest.js";
+import { dataFields, frozenCount, type PlanFunction, type PlanManifest, type Port } from "../protocol/manifest.js";
 import { ALLOWED } from "./operators.js";
 import { Fields } from "./protobuf.js";
 
@@ -137,6 +137,7 @@ function expectedPorts(manifest: PlanManifest, kind: string, declared: PlanFunct
   const theta = vector("theta", manifest.parameter_count);
   const buffers = vector("buffers", manifest.buffer_count);
   const state = vector("optimizer_state", manifest.optimizer_count);
+  const frozen = frozenCount(manifest) === 0 ? [] : [vector("frozen", frozenCount(manifest))];
   const examples = (fields: readonly { name: string; dtype: Port["dtype"]; shape: readonly number[] }[]): Port[] =>
     fields.map((field) => ({ name: field.name, dtype: field.dtype, shape: [-1, ...field.shape] }));
   const batches: Port = { name: "batches", dtype: "int64", shape: [-1, -1] };
@@ -145,14 +146,14 @@ function expectedPorts(manifest: PlanManifest, kind: string, declared: PlanFunct
     const rates: Port = { name: "learning_rates", dtype: "float32", shape: [-1] };
     const seed: Port = { name: "seed", dtype: "int64", shape: [] };
     const next = [theta, state, buffers].map((port) => ({ ...port, name: `next_${port.name}` }));
-    const inputs = [theta, state, buffers, ...examples(dataFields(manifest)), batches, rates, seed];
+    const inputs = [theta, state, buffers, ...frozen, ...examples(dataFields(manifest)), batches, rates, seed];
     return { inputs, outputs: [...next, metrics] };
   }
   if (kind === "evaluate") {
-    return { inputs: [theta, buffers, ...examples(dataFields(manifest)), batches], outputs: [metrics] };
+    return { inputs: [theta, buffers, ...frozen, ...examples(dataFields(manifest)), batches], outputs: [metrics] };
   }
   if (kind === "predict" && declared.outputs.length === 1) {
-    return { inputs: [theta, buffers, ...examples(manifest.inputs)], outputs: declared.outputs };
+    return { inputs: [theta, buffers, ...frozen, ...examples(manifest.inputs)], outputs: declared.outputs };
   }
   return null;
 }

@@ -53,15 +53,15 @@ const manifestSchema = record({
     record({ optimizer: name, learning_rate: number({ above: 0, most: 1e3 }), batch_size: integer(1, 1 << 20) }),
   ),
   functions: mapOf(["train", "evaluate", "predict", "query"], functionSchema),
-  initial: mapOf(["theta", "optimizer_state", "buffers"], hex64),
+  initial: mapOf(["theta", "optimizer_state", "buffers", "frozen"], hex64),
   blobs: list(record({ digest: hex64, size: integer(0, MAX_BLOB), role: name }), { most: 256 }),
 });
 /** Everything a node must know to decide on a plan and run it; fields as in schemas/plan-manifest.schema.json. */
 export type PlanManifest = Of<typeof manifestSchema>;
 /** A listed blob. */
 export type Blob = PlanManifest["blobs"][number];
-/** The three flat vectors of a plan. */
-export type VectorRole = "theta" | "optimizer_state" | "buffers";
+/** The flat vectors of a plan; `frozen` is what every graph reads and no run changes, part of no model (spec 05 §2). */
+export type VectorRole = "theta" | "optimizer_state" | "buffers" | "frozen";
 
 /** Everything the plan reads of a dataset: inputs, then targets. */
 export function dataFields(manifest: PlanManifest): readonly DataField[] {
@@ -71,7 +71,14 @@ export function dataFields(manifest: PlanManifest): readonly DataField[] {
 /** Elements of one of the plan's vectors. */
 export function vectorSize(manifest: PlanManifest, role: VectorRole): number {
   if (role === "theta") return manifest.parameter_count;
+  if (role === "frozen") return frozenCount(manifest);
   return role === "buffers" ? manifest.buffer_count : manifest.optimizer_count;
+}
+
+/** Length of the frozen vector; 0 where the plan has none. Its length stands nowhere else: the blob is the vector. */
+export function frozenCount(manifest: PlanManifest): number {
+  const digest = manifest.initial.frozen;
+  return digest === undefined ? 0 : blobOf(manifest, digest).size / 4;
 }
 
 /**
@@ -109,8 +116,14 @@ function checkBlobs(manifest: PlanManifest, what: string): void {
   if (new Set(digests).size !== digests.length) throw new ManifestError(`${what}: a blob is listed twice`);
   for (const item of Object.values(manifest.functions)) blobOf(manifest, item.graph);
   for (const [role, digest] of Object.entries(manifest.initial)) {
-    const expected = 4 * vectorSize(manifest, role as VectorRole);
     const { size } = blobOf(manifest, digest);
+    if (role === "frozen") {
+      if (size === 0 || size % 4 !== 0 || size > 4 * MAX_VECTOR) {
+        throw new ManifestError(`${what}: frozen has ${size} bytes, expected 4 per number`);
+      }
+      continue;
+    }
+    const expected = 4 * vectorSize(manifest, role as VectorRole);
     if (size !== expected) throw new ManifestError(`${what}: initial ${role} has ${size} bytes, expected ${expected}`);
   }
 }

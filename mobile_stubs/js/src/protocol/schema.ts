@@ -39,14 +39,22 @@ export function integer(least: number, most: number): Schema<number> {
   });
 }
 
-/** A number; `above` is excluded, `most` is not. */
-export function number(options: { above?: number; most?: number } = {}): Schema<number> {
-  const { above = -Infinity, most = Infinity } = options;
+/** A number; `above` and `below` are excluded, `least` and `most` are not. */
+export function number(
+  options: { above?: number; below?: number; least?: number; most?: number } = {},
+): Schema<number> {
+  const { above = -Infinity, below = Infinity, least = -Infinity, most = Infinity } = options;
+  const bounds = [
+    ["above", above],
+    ["at least", least],
+    ["below", below],
+    ["at most", most],
+  ] as const;
+  const range = bounds.filter(([, bound]) => Number.isFinite(bound)).map(([word, bound]) => `${word} ${bound}`);
   return plain((value, where) => {
     const found = value instanceof JsonFraction ? value.value : value;
-    if (typeof found !== "number" || found <= above || found > most) {
-      throw new EncodingError(`${where}: expected a number above ${above}, at most ${most}, got ${describe(value)}`);
-    }
+    const isIn = typeof found === "number" && found > above && found >= least && found < below && found <= most;
+    if (!isIn) throw new EncodingError(`${where}: expected a number ${range.join(", ")}, got ${describe(value)}`);
     return found;
   });
 }

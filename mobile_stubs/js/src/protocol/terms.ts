@@ -3,6 +3,7 @@
 import type { Bytes } from "./bytes.js";
 import { TermsError } from "./errors.js";
 import { boolean, decodeJson, hex64, integer, list, name, number, type Of, oneOf, optional, record } from "./schema.js";
+import { FEDAVG, serverOptimizerSchema } from "./server-optimizer.js";
 
 export const MAX_COHORT = 64;
 /** Cohorts of one round: as many as one cohort of delegates can combine. */
@@ -63,6 +64,7 @@ export const termsSchema = record({
   retries: optional(integer(0, 100), 5),
   members: optional(list(hex64), []),
   evaluate: optional(boolean, true),
+  server_optimizer: optional(serverOptimizerSchema, FEDAVG),
   local: localSchema,
   deadlines: optional(deadlinesSchema, DEFAULT_DEADLINES),
 });

@@ -4,8 +4,10 @@ import { type Bytes, toHex } from "../protocol/bytes.js";
 import { type Bits, count } from "../protocol/bits.js";
 import { sha256 } from "../protocol/crypto.js";
 import { RoundError } from "../protocol/errors.js";
+import { FEDAVG, initialMoments, type ServerOptimizer } from "../protocol/server-optimizer.js";
+import { serverStep } from "./server-step.js";
 
-/** A flat model: parameters, then buffers. */
+/** A flat model: parameters, buffers, then the moments of the run's server optimizer. */
 export type Model = Float32Array<ArrayBuffer>;
 
 /** The revealed sum: `sums` holds the model's coordinates, then the tail; lost chunks stand at zero in it. */
@@ -16,20 +18,38 @@ export interface Aggregate {
   readonly lost: readonly (readonly [number, number])[];
 }
 
+/** What an aggregate is applied with; `clip` and `largestValue` are the round's. */
+export interface Applying {
+  readonly clip: number;
+  readonly largestValue: number;
+  /** The run's; by default fedavg. */
+  readonly optimizer?: ServerOptimizer;
+  /** P; by default all that is no moment. */
+  readonly parameterCount?: number;
+}
+
 /**
- * The next model: the checkpoint plus the weighted mean update, in binary64 and rounded once.
+ * The next model: the checkpoint and the weighted mean update, in binary64, each coordinate rounded once.
  *
  * @throws RoundError the summed weight is not positive.
  */
-export function applyAggregate(model: Model, aggregate: Aggregate, clip: number, largestValue: number): Model {
-  const weight = summedWeight(aggregate, model.length, largestValue);
+export function applyAggregate(model: Model, aggregate: Aggregate, applying: Applying): Model {
+  const { clip, largestValue, optimizer = FEDAVG } = applying;
+  const kept = initialMoments(optimizer).length;
+  const parameters = applying.parameterCount ?? model.length / (1 + kept);
+  const length = model.length - kept * parameters;
+  const weight = summedWeight(aggregate, length, largestValue);
   if (weight <= 0) {
     throw new RoundError(`the summed weight of ${count(aggregate.survivors)} survivors is ${weight}, expected above 0`);
   }
-  const out = new Float32Array(model.length);
-  for (let i = 0; i < model.length; i++) {
-    out[i] = (model[i] as number) + ((aggregate.sums[i] as number) * clip) / weight;
-  }
+  const out = model.slice();
+  const moments = Array.from({ length: kept }, (_, i) =>
+    out.subarray(length + i * parameters, length + (i + 1) * parameters),
+  );
+  const change = (i: number) => ((aggregate.sums[i] as number) * clip) / weight;
+  const step = serverStep(optimizer, change, moments);
+  for (let i = 0; i < parameters; i++) out[i] = (model[i] as number) + step(i);
+  for (let i = parameters; i < length; i++) out[i] = (model[i] as number) + change(i);
   return out;
 }
 
