@@ -136,15 +136,14 @@ def _weight_gradient(to: Lowering, gradient: Value, image: Value, weight: Value,
     laid = to.op("Transpose", split, perm=[1, 2, 0, *range(3, 3 + spatial)])
     windows = []
     for place in _grid(kernel):
-        starts = [k * d for k, d in zip(place, geometry.dilation, strict=True)]
-        ends = [
-            start + (count - 1) * stride + 1
-            for start, count, stride in zip(starts, places, geometry.stride, strict=True)
-        ]
-        axes = to.graph.ints(*range(3, 3 + spatial))
-        window = to.op(
-            "Slice", laid, to.graph.ints(*starts), to.graph.ints(*ends), axes, to.graph.ints(*geometry.stride)
-        )
+        window = laid
+        # the last dimension first: its slices are shared by all places of the others, which then copy whole rows
+        for axis in reversed(range(spatial)):
+            start, stride = place[axis] * geometry.dilation[axis], geometry.stride[axis]
+            end = start + (places[axis] - 1) * stride + 1
+            if (start, end, stride) != (0, sizes[axis], 1):
+                bounds = [to.graph.ints(at) for at in (start, end, 3 + axis, stride)]
+                window = to.op("Slice", window, *bounds)
         windows.append(to.op("Reshape", window, to.graph.ints(groups, per_group, -1)))
     if per_group < _FEW_CHANNELS:
         # a product with few columns is slow: all windows side by side make one product with many
