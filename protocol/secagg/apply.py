@@ -73,15 +73,18 @@ def apply_aggregate(
         )
     out = np.empty_like(model)
     tile = min(_TILE, length)
-    space, adapt = np.empty(tile, np.float64), step_of(optimizer, tile)
+    space, other, adapt = np.empty(tile, np.float64), np.empty(tile, np.float64), step_of(optimizer, tile)
     for start, end in (*_tiles(0, parameters), *_tiles(parameters, length)):
         change = space[: end - start]
-        np.multiply(aggregate.sums[start:end], clip, out=change, dtype=np.float64)
+        np.copyto(change, aggregate.sums[start:end])
+        np.multiply(change, clip, out=change)
         np.divide(change, float(weight), out=change)
         if start < parameters:
             moments = [slice(at + start, at + end) for at in range(length, len(model), parameters)]
             adapt(change, [model[part] for part in moments], [out[part] for part in moments])
-        np.add(model[start:end], change, out=change, dtype=np.float64)
+        before = other[: end - start]
+        np.copyto(before, model[start:end])
+        np.add(before, change, out=change)
         out[start:end] = change
     return out
 

@@ -21,7 +21,7 @@ def pack_into(values: Words, ring_bits: int, out: memoryview) -> None:
     elif ring_bits == 16:
         np.frombuffer(out, "<u2")[:] = values  # uint32 to uint16 keeps the low bits
     elif ring_bits == 24:
-        np.frombuffer(out, np.uint8).reshape(-1, 3)[:] = values.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3]
+        _pack24(values, np.frombuffer(out, "<u4").reshape(-1, 3))
     else:
         _pack20(values, np.frombuffer(out, "<u4").reshape(-1, 5))
 
@@ -39,9 +39,7 @@ def unpack(data: bytes | memoryview, ring_bits: int) -> Words:
     if ring_bits == 16:
         return np.frombuffer(data, "<u2").astype(np.uint32)
     if ring_bits == 24:
-        words = np.zeros((len(data) // 3, 4), np.uint8)
-        words[:, :3] = np.frombuffer(data, np.uint8).reshape(-1, 3)
-        return words.view("<u4").reshape(-1).astype(np.uint32, copy=False)
+        return _unpack24(np.frombuffer(data, "<u4").reshape(-1, 3))
     return _unpack20(np.frombuffer(data, "<u4").reshape(-1, 5))
 
 
@@ -66,4 +64,22 @@ def _unpack20(words: Words) -> Words:
     np.bitwise_and(words[:, 3] >> 4, low, out=out[:, 5])
     np.bitwise_and((words[:, 3] >> 24) | (words[:, 4] << 8), low, out=out[:, 6])
     np.right_shift(words[:, 4], 12, out=out[:, 7])
+    return out.reshape(-1)
+
+
+def _pack24(values: Words, out: Words) -> None:
+    # Four 24-bit values fill three 32-bit words; value i starts at bit 24 i.
+    v = values.reshape(-1, 4)
+    np.bitwise_or(v[:, 0] & np.uint32(0xFFFFFF), v[:, 1] << 24, out=out[:, 0])
+    np.bitwise_or((v[:, 1] >> 8) & np.uint32(0xFFFF), v[:, 2] << 16, out=out[:, 1])
+    np.bitwise_or((v[:, 2] >> 16) & np.uint32(0xFF), v[:, 3] << 8, out=out[:, 2])
+
+
+def _unpack24(words: Words) -> Words:
+    low = np.uint32(0xFFFFFF)
+    out = np.empty((len(words), 4), np.uint32)
+    np.bitwise_and(words[:, 0], low, out=out[:, 0])
+    np.bitwise_and((words[:, 0] >> 24) | (words[:, 1] << 8), low, out=out[:, 1])
+    np.bitwise_and((words[:, 1] >> 16) | (words[:, 2] << 16), low, out=out[:, 2])
+    np.right_shift(words[:, 2], 8, out=out[:, 3])
     return out.reshape(-1)

@@ -60,13 +60,16 @@ def quantise(
     for start in range(0, len(update), _TILE):
         part = update[start : start + _TILE]
         size = len(part)
-        stream.update_into(memoryview(zeros)[: 4 * size], randoms[:size].data.cast("B"))
-        np.right_shift(randoms[:size], 8, out=randoms[:size])
-        np.multiply(randoms[:size], 2.0**-24, out=uniform[:size])
-        np.multiply(part, weight_fraction, out=values[:size], dtype=np.float64)
-        if not np.isfinite(values[:size].sum()):
+        tile, u, r = values[:size], uniform[:size], randoms[:size]
+        stream.update_into(memoryview(zeros)[: 4 * size], r.data.cast("B"))
+        np.right_shift(r, 8, out=r)
+        np.copyto(u, r.view(np.int32))  # a plain conversion and one product cost less than a mixed product
+        np.multiply(u, 2.0**-24, out=u)
+        np.copyto(tile, part)
+        np.multiply(tile, weight_fraction, out=tile)
+        if not np.isfinite(part @ part) and not np.isfinite(part).all():
             raise RoundError("the update holds NaN or infinity: training diverged, nothing was sent")
-        _round_into(values[:size], uniform[:size], clip, scale, largest_value, out[start : start + size])
+        _round_into(tile, u, clip, scale, largest_value, out[start : start + size])
     randomness = stream.update(bytes(4 * len(tail)))
     _quantise_tail(tail, weight_fraction, largest_value, randomness, weights_at, out[len(update) :])
     return out
@@ -80,13 +83,12 @@ def _round_into(
     largest_value: int,
     out: NDArray[np.uint32],
 ) -> None:
-    np.minimum(values, clip, out=values)
-    np.maximum(values, -clip, out=values)
+    np.clip(values, -clip, clip, out=values)
     np.multiply(values, scale, out=values)
     np.add(values, uniform, out=values)
     np.floor(values, out=values)
-    # clip * scale may round to just beyond L; upwards that is less than the 2^-24 that u stays below 1
-    np.maximum(values, -largest_value, out=values)
+    if clip * scale > largest_value:  # rounded to just beyond L; upwards that is less than what u stays below 1
+        np.maximum(values, -largest_value, out=values)
     out.view(np.int32)[:] = values  # exact: whole numbers below 2^31
 
 
@@ -117,7 +119,8 @@ def signed_sum(ring: NDArray[np.uint32], ring_bits: int, *, survivors: int, larg
         RoundError: a coordinate beyond survivors * L: somebody put in more than the protocol allows.
     """
     shift = 32 - ring_bits
-    signed = (ring << np.uint32(shift)).view(np.int32) >> np.int32(shift)
+    signed = (ring << np.uint32(shift)).view(np.int32)
+    np.right_shift(signed, np.int32(shift), out=signed)
     bound = survivors * largest_value
     if len(signed) and (int(signed.max()) > bound or int(signed.min()) < -bound):
         raise RoundError(f"the sum is out of range: beyond {survivors} survivors times {largest_value}")
