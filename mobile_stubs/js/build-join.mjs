@@ -13,13 +13,15 @@ import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
 const out = resolve(process.argv[2] ?? fileURLToPath(new URL("../../signaling/join", import.meta.url)));
-process.chdir(dirname(fileURLToPath(import.meta.url)));
+const here = dirname(fileURLToPath(import.meta.url));
+process.chdir(here);
 
 const PART_BYTES = 256 << 10;
 const RUNTIME = "node_modules/onnxruntime-web/dist";
 const SCRIPT = "text/javascript; charset=utf-8";
 
 const built = await build({
+  absWorkingDir: here, // esbuild took note of the other one when it was imported
   entryPoints: { join: "src/join/main.ts", worker: "src/join/worker.ts" },
   outdir: out,
   write: false,

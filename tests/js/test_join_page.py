@@ -179,6 +179,7 @@ async def test_refusing_by_keyboard_leaves_nothing_behind(world, tab, tmp_path):
     assert (await finished(author, status.run)).state == "finished"
     left = await tab.do("evaluate", script=f"({LEFT_BEHIND})()")
     assert left.pop("identity") == 1
+    assert left.pop("receipts") == 1  # of the refusal, for its owner alone
     assert set(left.values()) == {0}, left
     assert not any("/join/runtime" in url for url in await tab.do("requests"))
 

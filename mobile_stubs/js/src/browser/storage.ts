@@ -38,11 +38,6 @@ export class DatabaseStorage implements Storage {
     this.giveFree();
   }
 
-  /** Let go of the database, so that it can be deleted. */
-  close(): void {
-    this.database.close();
-  }
-
   /** The identity kept here; it is made on first use. */
   async identity(): Promise<Identity> {
     const kept = (await this.read("identity", "own")) as Parameters<typeof Identity.restore>[0] | undefined;

@@ -1,5 +1,6 @@
 /** Picking data: files in, settings, and what others would see of them. */
 
+import type { DeviceRules } from "../browser/eligibility.js";
 import type { Dataset } from "../plans/data.js";
 import { schemaOf } from "../plans/data.js";
 import { arrangementOf } from "./arrangement.js";
@@ -12,7 +13,11 @@ import { lengthOf } from "./examples.js";
 /** What the owner asks of every run, beside looking at it. */
 export interface Rules {
   readonly leastPeers: number;
+  readonly device: DeviceRules;
 }
+
+/** The least charge, of 1, at which a device that is to be spared works on battery. */
+const SPARING_BATTERY = 0.3;
 
 /** The first panel. `connect` is called with a dataset that can be used, and the owner's rules. */
 export class DataPanel {
@@ -108,14 +113,27 @@ export class DataPanel {
 
   private connecting(dataset: Dataset): HTMLElement {
     const least = element("input", { type: "number", value: "5", min: "3", max: "64", step: "1" });
+    const sparing = element("input", { type: "checkbox", checked: true });
+    const metered = element("input", { type: "checkbox", checked: true });
     const start = button("Connect and look for runs", "primary", async () => {
       if (!least.reportValidity()) return;
-      await this.connect(dataset, { leastPeers: Number(least.value) });
+      await this.connect(dataset, {
+        leastPeers: Number(least.value),
+        device: { ...(sparing.checked ? { leastBattery: SPARING_BATTERY } : {}), ...(metered.checked ? { metered: false } : {}) },
+      });
     });
     return element(
       "div",
       { class: "connect" },
       labelled("Smallest group to be summed with", least, "Runs that may reveal a sum over fewer peers are refused for you. 3 is the least."),
+      element(
+        "fieldset",
+        {},
+        element("legend", {}, "Do not work"),
+        element("label", {}, sparing, ` on a battery below ${100 * SPARING_BATTERY} %`),
+        element("label", {}, metered, " over a metered connection"),
+        element("p", { class: "help" }, "As far as your browser tells."),
+      ),
       start,
     );
   }

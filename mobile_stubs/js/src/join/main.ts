@@ -42,7 +42,7 @@ class JoinPage {
     this.panel.open();
   }
 
-  private async connect(dataset: Dataset, { leastPeers }: Rules): Promise<void> {
+  private async connect(dataset: Dataset, { leastPeers, device }: Rules): Promise<void> {
     hideProblem("signaling-down");
     showState("busy", "Connecting …");
     try {
@@ -51,6 +51,7 @@ class JoinPage {
         storage: this.storage,
         worker: new URL("./worker.js", import.meta.url),
         policy: { authors: "any", minCohort: leastPeers, minSurvivors: leastPeers },
+        device,
         datasets: [dataset],
         ask: true,
       });
@@ -60,18 +61,29 @@ class JoinPage {
       return;
     }
     this.listen(this.node, dataset);
-    showState("on", `Connected to ${location.host}`);
+    this.isConnected();
     this.panel.close(dataset, () => this.disconnect());
     byId("offers").hidden = false;
     this.countOffers();
     byId("offers-title").focus();
   }
 
+  private isConnected(): void {
+    showState("on", `Connected to ${location.host}`);
+    hideProblem("signaling-down");
+  }
+
   private listen(node: Node, dataset: Dataset): void {
     node.on("offer", (offer) => this.offered(node, dataset, offer));
+    node.on("waiting", ({ run, reason }) => this.runs.get(run)?.stands(`Waiting, by your rules: ${reason}.`));
+    node.on("ready", ({ run }) => {
+      this.isConnected();
+      this.runs.get(run)?.stands("Ready. Waiting for enough peers to begin a round.");
+    });
+    node.on("behind", ({ run, reason }) => this.runs.get(run)?.stands(`Fetching the run's model again: ${reason}`));
+    node.on("withdrawn", ({ run, reason }) => this.runs.get(run)?.closed(`This device has left the run: ${reason}`));
     node.on("round", (event) => {
-      showState("on", `Connected to ${location.host}`);
-      hideProblem("signaling-down");
+      this.isConnected();
       this.runs.get(event.run)?.began(event);
     });
     node.on("progress", (event) => this.runs.get(event.run)?.progressed(event));
@@ -91,13 +103,14 @@ class JoinPage {
 
   private offered(node: Node, dataset: Dataset, offer: NodeEvents["offer"]): void {
     const { run } = offer;
+    this.isConnected();
     const drop = () => {
       shown.remove();
       this.countOffers();
     };
     const shown = card(offer, {
       accept: async () => {
-        const panel = this.runPanel(node, dataset, offer, (text) => panel.closed(text));
+        const panel = this.runPanel(node, dataset, offer);
         this.runs.set(run, panel);
         try {
           announce("Fetching and checking the plan.");
@@ -127,19 +140,20 @@ class JoinPage {
     announce(`The run ${offer.manifest.name} asks for you.`);
   }
 
-  private runPanel(node: Node, dataset: Dataset, { run, manifest, terms }: NodeEvents["offer"], closed: (text: string) => void): RunPanel {
+  private runPanel(node: Node, dataset: Dataset, { run, manifest, terms }: NodeEvents["offer"]): RunPanel {
     const canPredict = manifest.functions.predict !== undefined;
     const tryIt = canPredict ? new TryIt(manifest, dataset, (inputs) => node.predict(run, inputs)) : null;
-    return new RunPanel(manifest, terms, tryIt, async () => {
+    const panel: RunPanel = new RunPanel(manifest, terms, tryIt, async () => {
       try {
         await node.leave(run);
       } catch (error) {
         showError(error);
       }
       tryIt?.node.remove();
-      closed("You have left this run. Rounds go on without you.");
+      panel.closed("You have left this run. Rounds go on without you.");
       this.runs.delete(run);
     });
+    return panel;
   }
 
   private countOffers(): void {

@@ -10,6 +10,8 @@ const NEXT: Readonly<Record<string, string>> = {
   "version-mismatch": "Load this page again; if that does not help, the server is older or newer than its page.",
   "no-webrtc": "Allow WebRTC in this browser's settings or extensions, or open the page in another browser.",
   "storage-failed": "Leave the private window, allow this site to keep data, or free some disk space, and load the page again.",
+  "storage-in-use": "Go on in that tab, or close it and load this page again.",
+  "not-now": "Change what stands in the way, such as plugging the device in, and press Accept again; the offer stays.",
   "unusable-data": "Correct the file or its settings above; nothing was sent.",
   "unsafe-plan": "The run was refused. Tell its author; your data was not read.",
   "execution-failed": "Load the page again. If it comes back, this plan does not run on this device.",

@@ -64,6 +64,11 @@ export class RunPanel {
     this.count();
   }
 
+  /** Something else than a round is what happens now. */
+  stands(text: string): void {
+    if (this.node.dataset["state"] !== "over") this.standing.textContent = text;
+  }
+
   /** A step of training or a stage of the exchange. */
   progressed({ stage, done, total }: NodeEvents["progress"]): void {
     if (stage === "train") this.stages.trained(done, total);
