@@ -64,7 +64,9 @@ def signal(
 ) -> None:
     """Serve the catalog of signed plans, their runs, and the set-up of links between peers.
 
-    Owners can take part from a browser at /join. It never sees data, an update or an unreleased model. SIGTERM and Ctrl-C close it cleanly.
+    Owners can take part from a browser at /join.
+
+    It never sees data, an update or an unreleased model. SIGTERM and Ctrl-C close it cleanly.
 
     [bold]Examples[/bold]
 
