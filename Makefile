@@ -27,11 +27,12 @@ demo: install
 test: install js check
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
-check: install
+check: install $(JS)/node_modules/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	sh scripts/check_js.sh
 
 bench: install
 	$(BIN)/python -m benchmarks $(ARGS)

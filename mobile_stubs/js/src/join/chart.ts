@@ -67,7 +67,7 @@ export class Chart {
 
 function lastOf(line: Line): string {
   const value = line.values.findLast((item) => item !== null);
-  return value === undefined ? "–" : measure(value as number);
+  return value === undefined ? "–" : measure(value);
 }
 
 /** Three to six round numbers around all values; measures between 0 and 1 do not leave these. */

@@ -40,7 +40,7 @@ export function facts(entries: readonly (readonly [string, Child])[]): HTMLEleme
 /** A button that cannot be pressed twice while it works. */
 export function button(text: string, kind: string, work: () => Promise<void> | void): HTMLButtonElement {
   const made: HTMLButtonElement = element("button", { type: "button", class: kind }, text);
-  made.addEventListener("click", async () => {
+  const press = async (): Promise<void> => {
     if (made.getAttribute("aria-disabled") === "true") return;
     made.setAttribute("aria-disabled", "true"); // `disabled` would throw the keyboard's place away
     try {
@@ -48,14 +48,15 @@ export function button(text: string, kind: string, work: () => Promise<void> | v
     } finally {
       made.removeAttribute("aria-disabled");
     }
-  });
+  };
+  made.addEventListener("click", () => void press());
   return made;
 }
 
 let labels = 0;
 
 /** A control with its label, and a line of help beneath. */
-export function labelled<T extends HTMLElement>(text: string, control: T, help = ""): HTMLElement {
+export function labelled(text: string, control: HTMLElement, help = ""): HTMLElement {
   control.id ||= `control-${++labels}`;
   const label = element("label", { for: control.id }, text);
   if (help === "") return element("div", { class: "field" }, label, control);
