@@ -11,11 +11,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt scripts/install.sh
 	touch $@
 
 JS := mobile_stubs/js
-js: $(JS)/node_modules/.installed
+PAGE := signaling/join/files.json
+js: $(JS)/node_modules/.installed $(PAGE)
 
 $(JS)/node_modules/.installed: $(JS)/package.json $(JS)/package-lock.json scripts/install_js.sh
 	sh scripts/install_js.sh
 	mkdir -p $(@D) && touch $@
+
+$(PAGE): $(JS)/node_modules/.installed $(JS)/build-join.mjs $(shell find $(JS)/src -type f)
+	sh scripts/build_join.sh
 
 demo: install
 	$(BIN)/peerplan demo $(ARGS)
@@ -23,11 +27,12 @@ demo: install
 test: install js check
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
-check: install
+check: install $(JS)/node_modules/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	sh scripts/check_js.sh
 
 bench: install
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -37,4 +42,4 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .coverage* peerplan-demo $(JS)/node_modules $(JS)/dist
+	rm -rf $(VENV) build dist *.egg-info .coverage* peerplan-demo $(JS)/node_modules $(JS)/dist signaling/join

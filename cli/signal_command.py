@@ -64,6 +64,8 @@ def signal(
 ) -> None:
     """Serve the catalog of signed plans, their runs, and the set-up of links between peers.
 
+    Owners can take part from a browser at /join.
+
     It never sees data, an update or an unreleased model. SIGTERM and Ctrl-C close it cleanly.
 
     [bold]Examples[/bold]
@@ -103,6 +105,8 @@ def _is_loopback(host: str) -> bool:
 
 def _tell(server: Server, *, as_json: bool) -> None:
     if as_json:
-        print_json({"event": "listening", "url": server.url, "server": server.peer_id})
+        print_json({"event": "listening", "url": server.url, "server": server.peer_id, "join": server.join_url})
         return
     console().print(f"listening on [bold]{server.url}[/bold], identity [bold]{server.peer_id}[/bold]", soft_wrap=True)
+    if server.join_url is not None:
+        console().print(f"owners join from a browser at [bold]{server.join_url}[/bold]", soft_wrap=True)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from protocol.encoding import parse_hex
 from signaling.errors import ConfigError
+from signaling.join_page import BUILT
 
 __all__ = ["Limits", "SignalingConfig", "Timing"]
 
@@ -83,6 +84,8 @@ class SignalingConfig:
     authors: tuple[str, ...] = ()
     metrics: bool = True
     """Serve Prometheus metrics at /metrics."""
+    page: Path = BUILT
+    """The built page that is served at /join."""
     synchronous: Literal["FULL", "NORMAL"] = "FULL"
     """SQLite: FULL survives a power cut at the price of one fsync per round; NORMAL survives a killed process."""
     limits: Limits = Limits()

@@ -1,4 +1,4 @@
-"""Plain HTTP on the websocket's port: /healthz, /metrics, and refusals before a websocket is opened."""
+"""Plain HTTP on the websocket's port: /healthz, /metrics, /join, and refusals before a websocket is opened."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
 from signaling.engine import Engine
+from signaling.join_page import JoinPage
 
 __all__ = ["Door"]
 
@@ -15,8 +16,9 @@ __all__ = ["Door"]
 class Door:
     """Counts open websockets, in all and per address, and turns away what exceeds the limits."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, page: JoinPage) -> None:
         self._engine = engine
+        self._page = page
         self._addresses: dict[str, int] = {}
         self._open = 0
         engine.metrics.gauge("connections", "Open websockets.", lambda: self._open)
@@ -30,10 +32,14 @@ class Door:
             return socket.respond(HTTPStatus.OK, "ok\n")
         if path == "/metrics" and self._engine.config.metrics:
             response = socket.respond(HTTPStatus.OK, self._engine.metrics.render())
+            del response.headers["Content-Type"]
             response.headers["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8"
             return response
+        if self._page.owns(path):
+            return self._full(socket) or self._serve_page(socket, request, path)
         if path != "/":
-            return socket.respond(HTTPStatus.NOT_FOUND, "peerplan signaling: /, /healthz and /metrics exist here\n")
+            there = "/, /join, /healthz and /metrics"
+            return socket.respond(HTTPStatus.NOT_FOUND, f"peerplan signaling: {there} exist here\n")
         return self._full(socket)
 
     def enter(self, socket: ServerConnection) -> str:
@@ -49,6 +55,22 @@ class Door:
         self._addresses[address] -= 1
         if not self._addresses[address]:
             del self._addresses[address]
+
+    def _serve_page(self, socket: ServerConnection, request: Request, path: str) -> Response:
+        answer = self._page.answer(
+            getattr(request, "method", "GET"),  # websockets before 16 lets nothing but GET come here
+            path,
+            accept_encoding=", ".join(request.headers.get_all("Accept-Encoding")),
+            if_none_match=", ".join(request.headers.get_all("If-None-Match")),
+        )
+        response = socket.respond(answer.status, "")
+        for name in ("Content-Type", "Content-Length"):
+            del response.headers[name]
+        if answer.status is not HTTPStatus.NOT_MODIFIED:
+            response.headers["Content-Length"] = str(answer.length)
+        response.headers.update(answer.headers)
+        response.body = answer.body
+        return response
 
     def _full(self, socket: ServerConnection) -> Response | None:
         limits = self._engine.config.limits

@@ -20,6 +20,7 @@ from signaling.engine import Engine
 from signaling.errors import ConfigError
 from signaling.folder import open_folder
 from signaling.http import Door
+from signaling.join_page import JoinPage
 
 __all__ = ["Server", "run", "serve"]
 
@@ -29,9 +30,10 @@ _log = structlog.get_logger("signaling")
 class Server:
     """A running signaling server."""
 
-    def __init__(self, engine: Engine, sockets: WebsocketServer) -> None:
+    def __init__(self, engine: Engine, sockets: WebsocketServer, *, has_page: bool) -> None:
         self._engine = engine
         self._sockets = sockets
+        self._has_page = has_page
 
     @property
     def url(self) -> str:
@@ -40,6 +42,11 @@ class Server:
         port = next(iter(self._sockets.sockets)).getsockname()[1]
         host = f"[{config.host}]" if ":" in config.host else config.host
         return f"{'wss' if config.certificate else 'ws'}://{host}:{port}"
+
+    @property
+    def join_url(self) -> str | None:
+        """Where owners join from a browser; None where the page is not built."""
+        return f"http{self.url.removeprefix('ws')}/join" if self._has_page else None
 
     @property
     def peer_id(self) -> PeerId:
@@ -72,22 +79,23 @@ async def serve(config: SignalingConfig) -> Server:
 
     Raises:
         StoreError: the folder cannot be used, or another process uses it.
-        ConfigError: the address is taken, or the certificate cannot be read.
+        ConfigError: the address is taken, the certificate cannot be read, or the page at /join is damaged.
     """
+    page = JoinPage.load(config.page)
     engine = Engine(config, open_folder(config.folder))
     try:
         await engine.start()
-        sockets = await _listen(config, engine)
+        sockets = await _listen(config, engine, page)
     except BaseException:
         await engine.close()
         raise
-    server = Server(engine, sockets)
+    server = Server(engine, sockets, has_page=page.is_built)
     _log.info("listening", url=server.url, peer=engine.identity.peer_id)
     return server
 
 
-async def _listen(config: SignalingConfig, engine: Engine) -> WebsocketServer:
-    door = Door(engine)
+async def _listen(config: SignalingConfig, engine: Engine, page: JoinPage) -> WebsocketServer:
+    door = Door(engine, page)
 
     async def handle(socket: ServerConnection) -> None:
         address = door.enter(socket)

@@ -14,6 +14,7 @@ rmSync("dist", { recursive: true, force: true });
 execFileSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.json"], { stdio: "inherit" });
 
 await build({
+  absWorkingDir: process.cwd(), // where this process was started from is no matter
   entryPoints: {
     peerplan: "src/browser/index.ts",
     conformance: "src/conformance/answer.ts",

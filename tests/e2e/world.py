@@ -109,11 +109,13 @@ class Host:
 
 
 class World:
-    """`async with`: everything made through it is closed at the end. `timing` is the signaling server's."""
+    """`async with`: everything made through it is closed at the end. `options` are the signaling server's, `mesh`
+    is how nodes watch their links."""
 
-    def __init__(self, folder: Path, *, timing: Timing = TIMING) -> None:
-        self.config = SignalingConfig(folder=folder / "signaling", port=0, timing=timing)
+    def __init__(self, folder: Path, *, timing: Timing = TIMING, mesh: MeshConfig = MESH, **options: Any) -> None:
+        self.config = SignalingConfig(folder=folder / "signaling", port=0, timing=timing, **options)
         self.folder = folder
+        self.mesh = mesh
         self.server: Server | None = None
         self.author_identity = Identity(hashlib.sha256(b"author").digest())
         self.hosts: dict[str, Host] = {}
@@ -175,7 +177,7 @@ class World:
             state=state,
             policy=policy or self.policy(),
             datasets=[dataset(seed)] if datasets is None else datasets,
-            mesh_config=MESH,
+            mesh_config=self.mesh,
             on_event=listen,
         )
         host.task = asyncio.create_task(host.node.run(), name=f"node {name}")

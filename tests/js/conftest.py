@@ -21,3 +21,13 @@ def package() -> Path:
     done = subprocess.run(["node", "build.mjs"], cwd=PACKAGE, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return PACKAGE
+
+
+@pytest.fixture(scope="session")
+def join_page(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page for browsers, built as `make js` builds it, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("page") / "join"
+    command = ["node", str(package / "build-join.mjs"), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder

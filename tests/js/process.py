@@ -54,6 +54,12 @@ class JsPeer:
             ) from None
         return found[0]
 
+    async def next_event(self, *, within_s: float = WITHIN_S) -> None:
+        """Wait until something more was told."""
+        changed = self._changed
+        async with asyncio.timeout(within_s):
+            await changed.wait()
+
     async def ask(self, **command: Any) -> None:
         assert self._process is not None
         assert self._process.stdin is not None

@@ -68,8 +68,8 @@ async def start(package, world, tmp_path):
         await peer.start(given | options, script=script)
         return peer
 
-    async def tabs(*names, hang=None):
-        given = {name: {"data": data(name), "hang": (hang or {}).get(name)} for name in names}
+    async def tabs(*names, **options):
+        given = {name: {"data": data(name), **options.get(name, {})} for name in names}
         return await run("tabs.mjs", "tabs", tabs=given)
 
     async def node(name):
@@ -108,7 +108,7 @@ async def test_two_tabs_a_node_process_and_two_python_nodes_agree_and_a_closed_t
     world, leaders = patient, Leaders()
     leaders.host = await world.node("node-0", on_event=leaders.listen)
     hosts = [leaders.host, *await world.nodes(1, first=1)]
-    tabs = await start.tabs("left", "right", hang={"right": {"round": 3, "stage": "collect"}})
+    tabs = await start.tabs("left", "right", right={"hang": {"round": 3, "stage": "collect"}})
     process = await start.node("process")
     left = (await tabs.until("connected", tab="left"))["peer"]
     others = [host.peer for host in hosts] + [(await tabs.until("connected", tab="right"))["peer"]]
@@ -134,3 +134,71 @@ async def test_two_tabs_a_node_process_and_two_python_nodes_agree_and_a_closed_t
     survivors = [tabs.of("result", tab="left", round=number)[0]["survivors"] for number in range(1, 6)]
     assert (survivors[:2], survivors[3:]) == ([5, 5], [4, 4])
     assert tabs.of("pageerror") == []
+
+
+async def test_a_page_that_lacks_something_says_so_by_name_and_others_are_not_disturbed(world, plan, start):
+    lacking = {
+        "blind": {"page": "no-webrtc"},
+        "old": {"page": "no-simd"},
+        "private": {"page": "no-storage"},
+        "twin": {"beside": "good"},
+    }
+    hosts = await world.nodes(2)
+    tabs = await start.tabs("good", *lacking, **lacking)
+    codes = {name: (await tabs.until("refused", tab=name))["code"] for name in lacking}
+    assert codes == {
+        "blind": "no-webrtc",
+        "old": "no-wasm-simd",
+        "private": "storage-failed",
+        "twin": "storage-in-use",
+    }
+    author = await world.author()
+    status = await world.publish(author, plan, rounds=2, cohort_size=3)
+    await tabs.until("result", tab="good", round=2)
+    assert (await finished(author, status.run)).state == "finished"
+    assert [event.fields for host in hosts for event in host.diary.of("round_failed")] == []
+
+
+async def test_a_tab_works_only_while_its_owners_device_rules_allow_it(patient, plan, start):
+    await patient.nodes(2)
+    tabs = await start.tabs("phone", phone={"page": "battery", "device": {"leastBattery": 0.5}})
+    author = await patient.author()
+    status = await patient.publish(author, plan, rounds=1000, cohort_size=3)
+    waiting = await tabs.until("waiting", tab="phone")
+    assert (waiting["rule"], waiting["reason"]) == ("leastBattery", "the battery is at 10 %, the owner asks for 50 %")
+    assert tabs.of("joined") == []
+    await tabs.ask(command="battery", tab="phone", level=0.9)
+    await tabs.until("result", tab="phone", round=2)
+
+    await tabs.ask(command="battery", tab="phone", level=0.3)
+    while len(stopped := tabs.of("waiting", run=status.run)) < 2:
+        await tabs.next_event()
+    at = len(tabs.of("result"))
+    assert stopped[1]["reason"] == "the battery is at 30 %, the owner asks for 50 %"
+    await tabs.ask(command="battery", tab="phone", level=0.5)
+    while len(tabs.of("result")) < at + 2:
+        await tabs.next_event()
+    await author.session.stop_run(status.run, "seen enough")
+    await tabs.until("ended", tab="phone", state="stopped")
+    assert tabs.of("pageerror") == []
+
+
+async def test_a_tab_that_slept_comes_back_and_the_others_went_on_without_it(world, plan, start):
+    hosts = await world.nodes(3)
+    tabs = await start.tabs("laptop")
+    author = await world.author()
+    status = await world.publish(author, plan, rounds=1000, cohort_size=4, min_cohort=3)
+    await tabs.until("result", tab="laptop")
+    await tabs.ask(command="sleep", tab="laptop")
+    await tabs.until("asleep", tab="laptop")
+    without = await hosts[0].diary.until("round_completed", survivors=3)
+    await hosts[0].diary.until("round_completed", round=without.fields["round"] + 20)
+    before = len(tabs.of("result"))
+    await tabs.ask(command="wake", tab="laptop")
+    while len(tabs.of("result")) < before + 3:
+        await tabs.next_event()
+    last = tabs.of("result")[-1]
+    there = await hosts[0].diary.until("round_completed", round=last["round"])
+    assert there.fields["model_digest"] == last["modelDigest"]
+    await author.session.stop_run(status.run, "seen enough")
+    await tabs.until("ended", tab="laptop", state="stopped")

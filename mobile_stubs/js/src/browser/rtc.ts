@@ -21,7 +21,7 @@ export async function createBrowserRtc(): Promise<Rtc> {
     throw new PlatformError("no-webrtc", "this browser has no WebRTC, without which no peer can be reached");
   }
   const usage = { name: "ECDSA", namedCurve: "P-256" };
-  const certificate = await RTCPeerConnection.generateCertificate(usage as AlgorithmIdentifier);
+  const certificate = await RTCPeerConnection.generateCertificate(usage);
   return {
     fingerprint: await fingerprintOf(certificate),
     connect: ({ iceServers, lowBytes, events }) => new Connection(certificate, iceServers, lowBytes, events),

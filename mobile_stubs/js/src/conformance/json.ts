@@ -8,7 +8,7 @@ import type { Bounds } from "../round/layout.js";
 import { type Message, type Received, SIGNED, Secret } from "../round/messages.js";
 
 /** Whatever JSON holds. */
-// The shape of each operation's input is that of its vector schema; the caller checks it there.
+// oxlint-disable-next-line typescript/no-explicit-any -- each operation's input has the shape of its vector schema
 export type Json = any;
 
 /** What a peer knows of the round when it decodes. */

@@ -154,7 +154,7 @@ function fits(name: string, pattern: string): boolean {
 
 function shapeOf(dtype: DType, given: readonly number[] | undefined, count: number, what: string): readonly number[] {
   if (!(DTYPES as readonly string[]).includes(dtype)) {
-    throw new UnusableDataError(`${what}: dtype ${shown(String(dtype))}, expected one of ${DTYPES.join(", ")}`);
+    throw new UnusableDataError(`${what}: dtype ${shown(dtype)}, expected one of ${DTYPES.join(", ")}`);
   }
   if (count === 0) throw new UnusableDataError(`${what}: lists no columns`);
   const shape = given ?? [count];

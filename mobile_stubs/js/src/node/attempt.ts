@@ -95,6 +95,10 @@ export class Attempt {
     return this.needs.round === round && this.needs.number === number;
   }
 
+  get round(): number {
+    return this.needs.round;
+  }
+
   get roundId(): string {
     return this.needs.parameters.setting.roundId;
   }

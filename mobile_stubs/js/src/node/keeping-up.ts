@@ -12,11 +12,11 @@ import type { Membership } from "./membership.js";
 const STALE_TRIES = 5;
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 15_000;
-const FINAL: readonly string[] = ["finished", "stopped", "failed"];
+const FINAL: ReadonlySet<string> = new Set(["finished", "stopped", "failed"]);
 
 /** Whether a run in this state goes on no more. */
 export function isFinal(state: string): boolean {
-  return FINAL.includes(state);
+  return FINAL.has(state);
 }
 
 /** At most one piece of work at a time; a wish that comes while it is under way is looked at afterwards. */

@@ -119,6 +119,11 @@ export class Mesh {
     this.peer(sender).signal(document);
   }
 
+  /** Signaling could not bring a peer what this node sent it. */
+  undelivered(peer: PeerId): void {
+    this.peers.get(peer)?.undelivered();
+  }
+
   /**
    * Queue one message; the payload must not change until `drain`.
    *

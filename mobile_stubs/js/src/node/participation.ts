@@ -34,6 +34,7 @@ export class Participation {
   private readonly over = new AbortController();
   private readonly keepingUp: KeepingUp;
   private lastLogged: LogEntry | null = null;
+  private consent: Promise<void> = Promise.resolve();
   private isServing = false;
   private isPaused = false;
 
@@ -77,20 +78,20 @@ export class Participation {
   /** Signaling logged a round: get its model if this node missed it. */
   logged(entry: LogEntry): void {
     this.lastLogged = entry;
+    const [current] = this.membership.attempts;
+    // as after a sleep: the others are in a later round, and nobody is left to finish this one with
+    if (current !== undefined && entry.round > current.round) current.abort("a later round was logged");
     this.follow();
   }
 
   /** Come back to the run after a pause, where the device rules allow it by now. */
-  async reconsider(): Promise<void> {
-    if (!this.isPaused || this.isOver || (await this.context.device.whyNotNow()) !== null || !this.isPaused) return;
-    this.isPaused = false;
-    try {
+  reconsider(): Promise<void> {
+    return this.inTurn(async () => {
+      if (!this.isPaused || this.isOver || (await this.context.device.whyNotNow()) !== null) return;
+      this.isPaused = false;
       await this.context.session.accept({ run: this.run, dataset: this.verdict.dataset });
       this.keepingUp.catchUp();
-    } catch (error) {
-      this.isPaused = true;
-      this.context.report(error, this.run);
-    }
+    });
   }
 
   /** End this node's part. */
@@ -229,11 +230,20 @@ export class Participation {
   }
 
   private async pause(objection: Objection, start: RoundStart | null): Promise<void> {
-    this.isPaused = true;
-    this.context.hub.tell("waiting", { run: this.run, ...objection });
     if (start !== null) await this.reportFailure(start, `not now: ${objection.reason}`);
-    await this.guarded(this.context.session.withdraw(this.run));
+    await this.inTurn(async () => {
+      if (this.isPaused) return;
+      this.isPaused = true;
+      this.context.hub.tell("waiting", { run: this.run, ...objection });
+      await this.context.session.withdraw(this.run);
+    });
     await this.reconsider(); // it may have changed while signaling was told
+  }
+
+  /** Consent is taken back and given again in the order in which the device changed. */
+  private inTurn(change: () => Promise<void>): Promise<void> {
+    this.consent = this.consent.then(() => this.guarded(change()));
+    return this.consent;
   }
 
   private async mayWork(): Promise<boolean> {

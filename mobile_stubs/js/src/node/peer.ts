@@ -101,6 +101,13 @@ export class Peer {
     this.order = this.order.then(() => this.handle(document)).finally(() => this.waitingSignals--);
   }
 
+  /** Signaling could not bring our offer: do not wait for an answer to it. */
+  undelivered(): void {
+    const { attempt } = this;
+    if (attempt === null || attempt.remoteNonce !== null) return;
+    this.settle(attempt, new LinkError(`${this.what("offer")}: signaling cannot reach the peer now`));
+  }
+
   /** Look after liveness; `forgiveMs` is time in which this process did not run. */
   tick(now: number, forgiveMs: number): void {
     for (const link of [this.link, this.attempt?.link ?? null]) {

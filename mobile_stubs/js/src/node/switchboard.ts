@@ -108,7 +108,10 @@ export class Switchboard {
       });
     } else if (event.type === "introduced") {
       await this.guarded(event.peer.peer, () => this.route(event.via, [event.peer]));
-    } else if (event.type === "relay_failed") this.events.onUnreachable(event.to);
+    } else if (event.type === "relay_failed") {
+      this.mesh.undelivered(event.to);
+      this.events.onUnreachable(event.to);
+    }
   }
 
   /**

@@ -104,7 +104,7 @@ class Client {
     return new Promise((resolve, reject) => {
       this.waiting.set(id, { resolve, reject });
       if (this.waiting.size === 1) this.watch();
-      this.port.post({ id, ...request } as WorkerRequest);
+      this.port.post({ id, ...request });
     });
   }
 

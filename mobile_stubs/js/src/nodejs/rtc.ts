@@ -145,6 +145,6 @@ function nativeServers(server: IceServer): NativeIceServer[] {
     const relayType = scheme === "turns" ? "TurnTls" : query === "transport=tcp" ? "TurnTcp" : "TurnUdp";
     const host = { hostname: at < 0 ? address : address.slice(0, at), port: at < 0 ? 3478 : Number(address.slice(at + 1)) };
     const isTurn = scheme.startsWith("turn");
-    return { ...host, ...(isTurn ? { username: server.username ?? "", password: server.credential ?? "", relayType } : {}) } as NativeIceServer;
+    return { ...host, ...(isTurn ? { username: server.username ?? "", password: server.credential ?? "", relayType } : {}) };
   });
 }

@@ -83,7 +83,7 @@ export class Executor {
           ...data,
           batches: rows.tensor(at, stretch),
           learning_rates: vector(new Float32Array(stretch).fill(options.learningRate)),
-          seed: { dtype: "int64", data: BigInt64Array.of((await random.seed()) as bigint), shape: [] },
+          seed: { dtype: "int64", data: BigInt64Array.of((await random.seed())), shape: [] },
         });
         steps = nextSteps(stretch, performance.now() - begun);
         at += stretch;

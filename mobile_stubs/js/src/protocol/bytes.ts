@@ -14,7 +14,7 @@ const encoder = new TextEncoder();
 
 /** ASCII or UTF-8 text as bytes. */
 export function utf8(text: string): Bytes {
-  return encoder.encode(text) as Bytes;
+  return encoder.encode(text);
 }
 
 /** The parts, one after the other. */

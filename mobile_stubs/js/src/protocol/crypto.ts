@@ -58,7 +58,7 @@ export async function signingKey(seed: Bytes): Promise<{ key: CryptoKey; publicK
 
 /** A fresh Ed25519 key pair whose private half never leaves the platform's key store. */
 export async function generateSigningKey(): Promise<{ key: CryptoKey; publicKey: Bytes }> {
-  const pair = (await subtle().generateKey("Ed25519", false, ["sign", "verify"])) as CryptoKeyPair;
+  const pair = (await subtle().generateKey("Ed25519", false, ["sign", "verify"]));
   return { key: pair.privateKey, publicKey: new Uint8Array(await subtle().exportKey("raw", pair.publicKey)) };
 }
 

@@ -69,6 +69,7 @@ export const boolean: Schema<boolean> = plain((value, where) => {
 export function text(most: number, options: { least?: number; pattern?: RegExp } = {}): Schema<string> {
   return plain((value, where) => {
     const found = asText(value, where);
+    // oxlint-disable-next-line typescript/no-misused-spread -- code points are what is counted (spec 01)
     const length = found.length <= most && (options.least ?? 0) <= 1 ? found.length : [...found].length;
     if (length > most || length < (options.least ?? 0)) {
       throw new EncodingError(`${where}: expected ${options.least ?? 0} to ${most} characters, got ${length}`);
@@ -196,7 +197,7 @@ export function tagged<T extends { readonly type: string }>(kinds: Readonly<Reco
       if (typeof type !== "string" || !Object.hasOwn(kinds, type)) {
         throw new EncodingError(`${where}: unknown type ${describe(type ?? null)}`);
       }
-      const fields = kinds[type]?.read(rest as JsonObject, `${where} ${type}`) as object;
+      const fields = kinds[type]?.read(rest, `${where} ${type}`) as object;
       return { type, ...fields } as unknown as T;
     },
     write(value) {

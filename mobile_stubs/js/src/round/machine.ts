@@ -292,6 +292,9 @@ export class RoundMachine {
         return this.stepSum();
       case Stage.AGREE:
         return this.stepAgree();
+      case Stage.DONE:
+      case Stage.FAILED:
+        return;
     }
   }
 

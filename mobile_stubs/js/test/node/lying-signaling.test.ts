@@ -36,7 +36,7 @@ describe("a signaling server that lies about rounds", () => {
   ];
   it.each(lies)("by %s is refused, told so, and heard again", async (_, lie, words) => {
     const { test, offered } = await joined();
-    test.server.say(await named(test.node.peerId, offered, lie as { round?: number }));
+    test.server.say(await named(test.node.peerId, offered, lie));
     expect((await test.server.until("round_failed")).reason).toMatch(words);
     expect(test.storage.journal).toEqual([]);
     await test.server.until("ready", 2);

@@ -73,7 +73,7 @@ describe("an offer", () => {
     const test = await connect();
     const bad = await offerBy(await Identity.generate());
     const changed = new Map([...bad.blobs].map(([digest, data]) => [digest, data.map((value) => value ^ 1)]));
-    test.server.offer({ ...bad, blobs: changed as never });
+    test.server.offer({ ...bad, blobs: changed });
     expect(await test.until("error")).toMatchObject({ code: "unsafe-plan", run: bad.run });
     const good = await offerBy(await Identity.generate());
     test.server.offer({ ...good, blobs: new Map([...bad.blobs, ...good.blobs]) });

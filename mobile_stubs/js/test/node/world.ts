@@ -75,7 +75,7 @@ export class FakeSignaling {
     const socket = new FakeSocket(this);
     this.sockets.push(socket);
     queueMicrotask(() => void this.challenge(socket));
-    return socket as unknown as Socket;
+    return socket;
   }
 
   /** To the newest connection. */

@@ -202,8 +202,8 @@ export type ServerMessage = ServerMessages[keyof ServerMessages];
 export type PeerMessages = Messages<typeof FROM_PEER>;
 export type PeerMessage = PeerMessages[keyof PeerMessages];
 
-const serverSchema = tagged<ServerMessage>(FROM_SERVER as never);
-const peerSchema = tagged<PeerMessage>(FROM_PEER as never);
+const serverSchema = tagged<ServerMessage>(FROM_SERVER);
+const peerSchema = tagged<PeerMessage>(FROM_PEER);
 
 /**
  * Parse the signaling server's text frame.

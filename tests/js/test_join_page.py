@@ -1,0 +1,328 @@
+"""A person at /join, in headless Chromium, beside Python nodes: from a file to a model, or to a refusal."""
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+import plans
+from examples.digits import build_plan
+from protocol.terms import Deadlines
+from python_node.datasets import Dataset
+from python_node.mesh import MeshConfig
+from tests.e2e.data import examples
+from tests.e2e.world import World, finished
+from tests.js.tab import Tab
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not Path("/usr/bin/chromium").exists() and not os.environ.get("CI"),
+        reason="needs /usr/bin/chromium (as root, `make js` installs it)",
+    ),
+]
+
+SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots" / "join"
+STAGES = ("link", "train", "advertise", "share", "commit", "consistency", "unmask", "sum")
+CONNECT = "Connect and look for runs"
+# a tab that is photographed is silent for seconds: nobody gives it up, and no round goes on without it
+PATIENT = MeshConfig(ping_after_s=5, dead_after_s=60)
+DEADLINES = Deadlines(**{f"{stage}_ms": 30_000 for stage in STAGES})
+LEFT_BEHIND = """async () => {
+  const open = indexedDB.open("peerplan");
+  await new Promise((resolve) => (open.onsuccess = resolve));
+  const left = { local: localStorage.length };
+  for (const store of open.result.objectStoreNames) {
+    const counted = open.result.transaction(store).objectStore(store).count();
+    await new Promise((resolve) => (counted.onsuccess = resolve));
+    left[store] = counted.result;
+  }
+  open.result.close();
+  return left;
+}"""
+
+
+@pytest.fixture
+async def world(tmp_path, join_page):
+    async with World(tmp_path, page=join_page, mesh=PATIENT) as made:
+        yield made
+
+
+@pytest.fixture
+async def tab():
+    tab = Tab()
+    yield tab
+    await tab.close()
+
+
+def page_of(world):
+    return world.server.join_url
+
+
+def shards(count):
+    """Real digits, scaled to 0..1, one part for each owner."""
+    load_digits = pytest.importorskip("sklearn.datasets").load_digits
+    pixels, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(labels))
+    return [
+        {"image": (pixels[part] / 16).astype("float32"), "label": labels[part].astype("int64")}
+        for part in np.array_split(order, count)
+    ]
+
+
+async def connected(tab, world, path, *, least=3):
+    """Open the page, pick a file, and connect as an owner does."""
+    await tab.open()
+    assert await tab.do("goto", url=page_of(world)) == 200
+    await tab.do("pick", button="Choose a file", paths=[str(path)])
+    await tab.do("fill", label="Smallest group to be summed with", value=str(least))
+    await tab.do("click", role="button", called=CONNECT)
+    await tab.do("until", selector="#state[data-state=on]")
+
+
+async def test_a_person_trains_with_python_nodes_sees_curves_and_draws_a_digit(world, tab, tmp_path):
+    own, *others = shards(4)
+    np.savez(tmp_path / "shard.npz", **own)
+    hosts = [
+        await world.node(f"node-{i}", datasets=[Dataset(name="digits", arrays=part)]) for i, part in enumerate(others)
+    ]
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    await tab.open()
+    await tab.do("goto", url=page_of(world))
+    await tab.do("pick", button="Choose a file", paths=[str(tmp_path / "shard.npz")])
+    await tab.do("until", selector=".seen table")
+    assert await tab.do("texts", selector=".seen tbody tr") == ["image\tfloat32[64]", "label\tint64, one number"]
+    assert await tab.do("screenshots", folder=str(SCREENSHOTS), state="start") == [0, 0]
+    assert await tab.do("accessibility") == []
+    await tab.do("fill", label="Smallest group to be summed with", value="3")
+    await tab.do("click", role="button", called=CONNECT)
+    await tab.do("until", selector="#state[data-state=on]")
+
+    author = await world.author()
+    status = await world.publish(
+        author,
+        build_plan(),
+        rounds=4,
+        cohort_size=4,
+        min_cohort=4,
+        epochs=5,
+        max_examples=450,
+        learning_rate=0.1,
+        deadlines=DEADLINES,
+    )
+    await tab.do("until", selector=".card")
+    card = await tab.do("text", selector=".card")
+    for expected in (
+        "Author new to this device",
+        " ".join(world.author_identity.peer_id[i : i + 4] for i in range(0, 32, 4)),
+        "image float32[64]",
+        "a masked update of 2,410 numbers per round",
+        "3 or more",
+        "±0.5",
+        "none yet",
+    ):
+        assert expected in card
+    assert await tab.do("screenshots", folder=str(SCREENSHOTS), state="offer") == [0, 0]
+    assert await tab.do("accessibility") == []
+    await tab.do("click", role="button", called="Accept and train")
+    await tab.do("until", selector=".run[data-done='2']")
+    assert await tab.do("screenshots", folder=str(SCREENSHOTS), state="training") == [0, 0]
+    assert (await finished(author, status.run, within_s=120)).state == "finished"
+    await tab.do("until", selector=".run[data-state=over]")
+    assert await tab.do("attribute", selector=".run", attribute="data-done") == "4"
+
+    await tab.do("click", selector=".run summary")
+    rounds = await tab.do("texts", selector=".run details tbody th")
+    assert rounds == ["4", "3", "2", "1"]
+    await tab.do("click", selector=".run summary")
+    for chart in ("loss", "accuracy"):
+        points = await tab.do("attribute", selector=f"figure:has-text('{chart}') .curve", attribute="data-points")
+        assert int(points) == len(rounds)
+
+    angles = np.linspace(0, 2 * np.pi, 40)
+    circle = [[0.5 + 0.21 * float(np.cos(a)), 0.5 + 0.33 * float(np.sin(a))] for a in angles]
+    await tab.do("draw", strokes=[circle])
+    await tab.do("until", selector=".bars")
+    parts = [float(text.removesuffix(" %")) for text in await tab.do("texts", selector=".bars .part")]
+    assert len(parts) == 10
+    assert sum(parts) == pytest.approx(100, abs=0.6)
+    assert await tab.do("text", selector=".result .best") == "0"
+    assert await tab.do("screenshots", folder=str(SCREENSHOTS), state="predict") == [0, 0]
+    assert await tab.do("accessibility") == []
+
+    origin = urlsplit(page_of(world)).netloc
+    asked = [urlsplit(url) for url in await tab.do("requests")]
+    assert {url.netloc for url in asked if url.scheme != "data"} == {origin}
+    assert any(url.path == "/join/runtime.0" for url in asked)
+    assert any(url.scheme == "ws" for url in asked)
+    assert tab.of("pageerror") == []
+    assert tab.of("console") == []
+    held = await tab.do("attribute", selector=".model", attribute="title")
+    assert {host.model(status.run)[1] for host in hosts} == {held}
+
+
+async def test_refusing_by_keyboard_leaves_nothing_behind(world, tab, tmp_path):
+    np.savez(tmp_path / "shard.npz", **examples(5))
+    await world.nodes(3)
+    await connected(tab, world, tmp_path / "shard.npz")
+    author = await world.author()
+    status = await world.publish(author, build_plan(), rounds=2)
+    await tab.do("until", selector=".card")
+    assert "Runs that ask for you" in await tab.do("focused")
+    for _ in range(2):
+        await tab.do("press", key="Tab")
+    assert await tab.do("focused") == "Refuse"
+    await tab.do("press", key="Enter")
+    await tab.do("until", selector="#offers .waiting")
+    assert (await finished(author, status.run)).state == "finished"
+    left = await tab.do("evaluate", script=f"({LEFT_BEHIND})()")
+    assert left.pop("identity") == 1
+    assert left.pop("receipts") == 1  # of the refusal, for its owner alone
+    assert set(left.values()) == {0}, left
+    assert not any("/join/runtime" in url for url in await tab.do("requests"))
+
+
+async def test_a_run_over_fewer_peers_than_the_owner_asks_for_is_refused_with_the_reason(world, tab, tmp_path):
+    np.savez(tmp_path / "shard.npz", **examples(5))
+    await connected(tab, world, tmp_path / "shard.npz", least=5)
+    author = await world.author()
+    await world.publish(author, build_plan(), rounds=2)
+    await tab.do("until", selector=".card .notice")
+    assert "a cohort of 3; policy asks for at least 5" in await tab.do("text", selector=".card .notice")
+    assert await tab.do("texts", role="button", called="Accept and train") == []
+
+
+async def test_a_table_is_trained_on_and_the_form_predicts_what_the_model_says(world, tab, tmp_path):
+    torch = pytest.importorskip("torch")
+    random = np.random.default_rng(3)
+    features = random.normal(size=(60, 3)).astype("float32")
+    price = (features @ np.array([0.5, -1.0, 2.0]) + 0.25).astype("float32")
+    rows = [
+        "rooms,age,id,size,price",
+        *(f"{a},{b},{i},{c},{p}" for i, ((a, b, c), p) in enumerate(zip(features, price, strict=True))),
+    ]
+    (tmp_path / "houses.csv").write_text("\n".join(rows), encoding="utf-8")
+    torch.manual_seed(0)
+    plan = plans.trace(
+        torch.nn.Sequential(torch.nn.Linear(3, 1), torch.nn.Flatten(0)),
+        loss="mse",
+        optimizer=plans.SGD(lr=0.1),
+        inputs={"features": plans.Field("float32", (3,))},
+        targets={"price": plans.Field("float32")},
+        batch_size=16,
+        name="houses",
+        version="1",
+    )
+    arrays = {"features": features, "price": price}
+    hosts = [await world.node(f"node-{i}", datasets=[Dataset(name="houses", arrays=arrays)]) for i in range(2)]
+    await tab.open()
+    await tab.do("goto", url=page_of(world))
+    await tab.do("pick", button="Choose a file", paths=[str(tmp_path / "houses.csv")])
+    await tab.do("until", role="button", called=CONNECT)
+    await tab.do("fill", label="Columns to leave out", value="id")
+    await tab.do("press", key="Tab")
+    await tab.do("until", selector=".seen tr:has-text('float32[3]')")
+    await tab.do("fill", label="Smallest group to be summed with", value="3")
+    await tab.do("click", role="button", called=CONNECT)
+    await tab.do("until", selector="#state[data-state=on]")
+    author = await world.author()
+    status = await world.publish(author, plan, rounds=2, cohort_size=3, min_cohort=3, max_examples=64)
+    await tab.do("until", selector=".card")
+    await tab.do("click", role="button", called="Accept and train")
+    await tab.do("until", selector=".run[data-done='2']")
+    await finished(author, status.run)
+    values = np.array([0.5, -1.25, 2.0], dtype="float32")
+    await tab.do("fill", label="features", value="0.5, -1.25")
+    await tab.do("click", role="button", called="Predict")
+    await tab.do("until", selector=".answer:has-text('features: expected 3 numbers, got 2')")
+    await tab.do("fill", label="features", value="0.5, -1.25, 2")
+    await tab.do("click", role="button", called="Predict")
+    await tab.do("until", selector=".answer .result strong")
+    theta = np.frombuffer(hosts[0].model(status.run)[2], dtype="<f4")
+    expected = float(theta[:3] @ values + theta[3])  # weight, then bias: checked by the plan's parameter order
+    assert [parameter.name for parameter in plan.manifest.parameters] == ["0.weight", "0.bias"]
+    shown = float((await tab.do("text", selector=".answer .result strong")).replace(",", ""))
+    assert shown == pytest.approx(expected, rel=6e-4)  # four digits are shown
+    await tab.do("click", role="button", called="Use one of mine")
+    await tab.do("until", selector=".answer:has-text('Its price in your data')")
+    await tab.do("click", role="button", called="Disconnect")
+    await tab.do("until", role="button", called="Choose a file")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("broken.npz", b"not an archive at all, by far", "broken.npz: is no .npz file"),
+        ("broken.csv", b"a,b\n1,many\n", 'broken.csv: row 2, column "b": expected a finite number, got "many"'),
+        ("notes.txt", b"hello", "notes.txt: expected one .csv file, one .npz file, or pictures alone"),
+    ],
+)
+async def test_a_file_that_cannot_be_used_is_told_and_nothing_is_sent(world, tab, tmp_path, name, data, message):
+    (tmp_path / name).write_bytes(data)
+    await tab.open()
+    await tab.do("goto", url=page_of(world))
+    await tab.do("pick", button="Choose a file", paths=[str(tmp_path / name)])
+    await tab.do("until", selector="#problems [data-code=unusable-data]")
+    told = await tab.do("text", selector="#problems")
+    assert message in told
+    assert "nothing was sent" in told
+    assert not any(url.startswith("ws") for url in await tab.do("requests"))
+
+
+LACKING = {
+    "WebRTC": ("delete globalThis.RTCPeerConnection", "This browser has no WebRTC", "use another browser"),
+    "SIMD": ("WebAssembly.validate = () => false", "no WebAssembly with SIMD", "lockdown"),
+    "storage": (
+        "IDBFactory.prototype.open = () => { throw new DOMException('denied', 'SecurityError') }",
+        "This browser denies storage",
+        "private window",
+    ),
+    "signatures": (
+        "SubtleCrypto.prototype.generateKey = () => Promise.reject(new DOMException('no', 'NotSupportedError'))",
+        "no Ed25519 signatures",
+        "Update it",
+    ),
+}
+
+
+@pytest.mark.parametrize("lack", LACKING)
+async def test_a_browser_that_cannot_take_part_is_told_why_and_what_to_do(world, tab, lack):
+    before, what, then = LACKING[lack]
+    await tab.open(before=before)
+    await tab.do("goto", url=page_of(world))
+    await tab.do("until", selector="#problems .notice")
+    told = await tab.do("text", selector="#problems")
+    assert what in told
+    assert then in told
+    assert await tab.do("text", selector="#state") == "This browser cannot take part"
+    await tab.do("until", selector="#data", state="hidden")
+
+
+async def test_a_signaling_server_that_goes_away_and_comes_back_is_joined_again(world, tab, tmp_path):
+    np.savez(tmp_path / "shard.npz", **examples(5))
+    await connected(tab, world, tmp_path / "shard.npz")
+    await world.stop_signaling()
+    await tab.do("until", selector="#problems [data-code=signaling-down]")
+    assert "dials again by itself" in await tab.do("text", selector="#problems")
+    await world.start_signaling()
+    await world.nodes(2)
+    author = await world.author()
+    await world.publish(author, build_plan(), rounds=1)
+    await tab.do("click", role="button", called="Accept and train")
+    await tab.do("until", selector=".run[data-done='1']")
+    await tab.do("until", selector="#problems [data-code=signaling-down]", state="detached")
+
+
+async def test_a_forgotten_device_gets_another_identity(world, tab):
+    await tab.open()
+    await tab.do("goto", url=page_of(world))
+    await tab.do("until", selector="#fingerprint")
+    first = await tab.do("text", selector="#fingerprint")
+    await tab.do("goto", url=page_of(world))
+    await tab.do("until", selector="#fingerprint")
+    assert await tab.do("text", selector="#fingerprint") == first
+    await tab.do("click", role="button", called="Forget this device")
+    await tab.do("click", role="button", called="Forget now")
+    await tab.do("until", selector=f"#fingerprint:not(:has-text('{first}'))")
