@@ -10,6 +10,8 @@ from protocol.errors import EncodingError
 __all__ = ["pack_into", "unpack"]
 
 Words = NDArray[np.uint32]
+_TILE = 1 << 15
+"""Pairs of values unpacked at once: temporaries stay in cache."""
 
 
 def pack_into(values: Words, ring_bits: int, out: memoryview) -> None:
@@ -38,9 +40,12 @@ def unpack(data: bytes | memoryview, ring_bits: int) -> Words:
         return np.frombuffer(data, "<u4").astype(np.uint32)
     if ring_bits == 16:
         return np.frombuffer(data, "<u2").astype(np.uint32)
+    out = np.empty(len(data) * 8 // ring_bits, np.uint32)
     if ring_bits == 24:
-        return _unpack24(np.frombuffer(data, "<u4").reshape(-1, 3))
-    return _unpack20(np.frombuffer(data, "<u4").reshape(-1, 5))
+        _unpack24(data, out)
+    else:
+        _unpack20(data, out)
+    return out
 
 
 def _pack20(values: Words, out: Words) -> None:
@@ -53,18 +58,24 @@ def _pack20(values: Words, out: Words) -> None:
     np.bitwise_or(v[:, 6] >> 8, v[:, 7] << 12, out=out[:, 4])
 
 
-def _unpack20(words: Words) -> Words:
-    low = np.uint32(0xFFFFF)
-    out = np.empty((len(words), 8), np.uint32)
-    np.bitwise_and(words[:, 0], low, out=out[:, 0])
-    np.bitwise_and((words[:, 0] >> 20) | (words[:, 1] << 12), low, out=out[:, 1])
-    np.bitwise_and(words[:, 1] >> 8, low, out=out[:, 2])
-    np.bitwise_and((words[:, 1] >> 28) | (words[:, 2] << 4), low, out=out[:, 3])
-    np.bitwise_and((words[:, 2] >> 16) | (words[:, 3] << 16), low, out=out[:, 4])
-    np.bitwise_and(words[:, 3] >> 4, low, out=out[:, 5])
-    np.bitwise_and((words[:, 3] >> 24) | (words[:, 4] << 8), low, out=out[:, 6])
-    np.right_shift(words[:, 4], 12, out=out[:, 7])
-    return out.reshape(-1)
+def _unpack20(data: bytes | memoryview, out: Words) -> None:
+    # Two values fill five bytes, so that an eight-byte window at each fifth byte holds a pair; it is spread to a word
+    # each. The last window would reach beyond the data.
+    pairs = out.view("<u8")
+    if not len(pairs):
+        return
+    windows = np.ndarray((len(pairs) - 1,), "<u8", buffer=data, strides=(5,))
+    space = np.empty(min(_TILE, len(windows)), "<u8")
+    for start in range(0, len(windows), _TILE):
+        both = windows[start : start + _TILE]
+        high, low = pairs[start : start + len(both)], space[: len(both)]
+        np.copyto(low, both)
+        np.left_shift(low, np.uint64(12), out=high)
+        np.bitwise_and(high, np.uint64(0xFFFFF << 32), out=high)
+        np.bitwise_and(low, np.uint64(0xFFFFF), out=low)
+        np.bitwise_or(high, low, out=high)
+    last = int.from_bytes(data[-5:], "little")
+    out[-2:] = last & 0xFFFFF, last >> 20
 
 
 def _pack24(values: Words, out: Words) -> None:
@@ -75,11 +86,10 @@ def _pack24(values: Words, out: Words) -> None:
     np.bitwise_or((v[:, 2] >> 16) & np.uint32(0xFF), v[:, 3] << 8, out=out[:, 2])
 
 
-def _unpack24(words: Words) -> Words:
-    low = np.uint32(0xFFFFFF)
-    out = np.empty((len(words), 4), np.uint32)
-    np.bitwise_and(words[:, 0], low, out=out[:, 0])
-    np.bitwise_and((words[:, 0] >> 24) | (words[:, 1] << 8), low, out=out[:, 1])
-    np.bitwise_and((words[:, 1] >> 16) | (words[:, 2] << 16), low, out=out[:, 2])
-    np.right_shift(words[:, 2], 8, out=out[:, 3])
-    return out.reshape(-1)
+def _unpack24(data: bytes | memoryview, out: Words) -> None:
+    # A four-byte window at each third byte holds a value and one byte more; the last would reach beyond the data.
+    if not len(out):
+        return
+    np.copyto(out[:-1], np.ndarray((len(out) - 1,), "<u4", buffer=data, strides=(3,)))
+    np.bitwise_and(out, np.uint32(0xFFFFFF), out=out)
+    out[-1] = int.from_bytes(data[-3:], "little")
