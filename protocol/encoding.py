@@ -109,13 +109,14 @@ class Reader:
 
     def __init__(self, data: bytes | memoryview, *, what: str) -> None:
         self._data = memoryview(data)
+        self._end = len(self._data)
         self._at = 0
         self._what = what
 
     @property
     def remaining(self) -> int:
         """Bytes not read yet."""
-        return len(self._data) - self._at
+        return self._end - self._at
 
     def uint(self, size: int) -> int:
         """The next `size` bytes as a little-endian unsigned integer."""
@@ -139,8 +140,9 @@ class Reader:
             raise EncodingError(f"{self._what}: {self.remaining} bytes too many")
 
     def _take(self, size: int) -> memoryview:
-        if size > self.remaining:
+        start = self._at
+        end = start + size
+        if end > self._end:
             raise EncodingError(f"{self._what}: expected {size} more bytes, got {self.remaining}")
-        part = self._data[self._at : self._at + size]
-        self._at += size
-        return part
+        self._at = end
+        return self._data[start:end]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NewType
 
 from cryptography.exceptions import InvalidSignature
@@ -56,8 +57,14 @@ def verify(peer: str, label: str, payload: bytes, signature: bytes) -> None:
         EncodingError: `peer` is no peer id.
         SignatureError: the signature is not that peer's.
     """
-    key = parse_hex(peer, what="peer id")
+    key = _public_key(peer)
     try:
-        Ed25519PublicKey.from_public_bytes(key).verify(signature, label.encode("ascii") + payload)
+        key.verify(signature, label.encode("ascii") + payload)
     except (InvalidSignature, ValueError):
         raise SignatureError(f"{label}: signature is not by {short(peer)}") from None
+
+
+@lru_cache(maxsize=1024)
+def _public_key(peer: str) -> Ed25519PublicKey:
+    """A peer's key, ready to verify with: a round uses each some four times."""
+    return Ed25519PublicKey.from_public_bytes(parse_hex(peer, what="peer id"))

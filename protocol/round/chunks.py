@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 
 from protocol.round.errors import MessageError
 from protocol.round.messages import Commit, Received
@@ -55,6 +56,12 @@ class ChunkStore:
     def held(self, chunk: int) -> int:
         """Bitmap of peers whose contribution to a chunk is held and vouched for."""
         return bits_of(set(self._held.get(chunk, ())))
+
+    def complete(self, peers: frozenset[int], chunks: Collection[int]) -> bool:
+        """Whether the commits of all these peers are held, and their contributions to all these chunks."""
+        if len(self._commits) < len(peers):  # the common case, asked after every message
+            return False
+        return peers <= self._commits.keys() and all(peers <= self._held.get(chunk, {}).keys() for chunk in chunks)
 
     def contributions(self, chunk: int, peers: frozenset[int]) -> list[memoryview]:
         """Packed contributions to a chunk, by peer index."""

@@ -142,8 +142,7 @@ class Collecting:
         """Tell the leader what is held: once it is all that can come, and from the deadline on at every change."""
         state = self._state
         owned = [chunk for chunk, owners in self.owners.items() if state.own_index in owners]
-        expected = bits_of(state.live(state.mask_set))
-        complete = not expected & ~self.store.commits and all(not expected & ~self.store.held(c) for c in owned)
+        complete = self.store.complete(state.live(state.mask_set), owned)
         if state.own_index in state.mask_set and (complete or state.overdue()):
             chunks = tuple((chunk, self.store.held(chunk)) for chunk in owned)
             self._views.tell_leader(Have(self._views.view, self.store.commits, chunks))

@@ -104,6 +104,14 @@ class RoundMachine:
         self._summing = Summing(state, self._advertising, self._collecting, self._requests)
         self._agreeing = Agreeing(state)
         self._started = False
+        self._steps = {
+            Stage.ADVERTISE: self._step_advertise,
+            Stage.SHARE: self._step_share,
+            Stage.COLLECT: self._step_collect,
+            Stage.UNMASK: self._step_unmask,
+            Stage.SUM: self._step_sum,
+            Stage.AGREE: self._step_agree,
+        }
         self._requests.offer(Kind.ADVERTS, self._advertising.forwardable)
         self._requests.offer(Kind.COMMITS, self._collecting.store.commit_message)
         self._requests.offer(Kind.SUMS, self._summing.forwardable)
@@ -309,21 +317,13 @@ class RoundMachine:
     # Transitions.
 
     def _advance(self) -> None:
-        steps = {
-            Stage.ADVERTISE: self._step_advertise,
-            Stage.SHARE: self._step_share,
-            Stage.COLLECT: self._step_collect,
-            Stage.UNMASK: self._step_unmask,
-            Stage.SUM: self._step_sum,
-            Stage.AGREE: self._step_agree,
-        }
         state = self._state
         try:
-            while self._started and self.stage in steps:
+            while self._started and (step := self._steps.get(self.stage)) is not None:
                 state.check_end()
                 before = state.changes
                 self._views.step()
-                steps[self.stage]()
+                step()
                 if state.changes == before:
                     return
         except RoundFailedError as error:
