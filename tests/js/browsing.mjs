@@ -48,6 +48,24 @@ const steps = {
     await page.getByRole("button", { name: button, exact: true }).click();
     await (await chooser).setFiles(paths);
   },
+  /** Files with text in them, dragged from elsewhere and dropped. */
+  drop: ({ selector, files }) =>
+    page.locator(selector).evaluate((target, given) => {
+      const dataTransfer = new DataTransfer();
+      for (const [name, text] of given) dataTransfer.items.add(new File([text], name));
+      for (const type of ["dragenter", "dragover", "drop"]) {
+        target.dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
+      }
+    }, files),
+  /** What another tab of the same browser is told at an address. */
+  async elsewhere({ url }) {
+    const other = await context.newPage();
+    await other.goto(url);
+    await other.locator("#problems .notice").waitFor();
+    const told = await other.locator("#problems").innerText();
+    await other.close();
+    return told;
+  },
   /** Strokes as lists of points, in parts of the canvas. */
   async draw({ strokes }) {
     const canvas = page.locator("canvas");

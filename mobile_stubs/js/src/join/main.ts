@@ -42,7 +42,7 @@ class JoinPage {
     this.panel.open();
   }
 
-  private async connect(dataset: Dataset, { leastPeers, device }: Rules): Promise<void> {
+  private async connect(dataset: Dataset, { leastPeers, device, stun }: Rules): Promise<void> {
     hideProblem("signaling-down");
     showState("busy", "Connecting …");
     try {
@@ -52,6 +52,7 @@ class JoinPage {
         worker: new URL("./worker.js", import.meta.url),
         policy: { authors: "any", minCohort: leastPeers, minSurvivors: leastPeers },
         device,
+        iceServers: stun === "" ? [] : [{ urls: stun }],
         datasets: [dataset],
         ask: true,
       });
