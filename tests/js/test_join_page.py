@@ -30,6 +30,7 @@ CONNECT = "Connect and look for runs"
 # a tab that is photographed is silent for seconds: nobody gives it up, and no round goes on without it
 PATIENT = MeshConfig(ping_after_s=5, dead_after_s=60)
 DEADLINES = Deadlines(**{f"{stage}_ms": 30_000 for stage in STAGES})
+HOSTILE = """<img src=x onerror="document.title='run'"><script>document.title = "run"</script>"""
 LEFT_BEHIND = """async () => {
   const open = indexedDB.open("peerplan");
   await new Promise((resolve) => (open.onsuccess = resolve));
@@ -170,8 +171,22 @@ async def test_refusing_by_keyboard_leaves_nothing_behind(world, tab, tmp_path):
     await world.nodes(3)
     await connected(tab, world, tmp_path / "shard.npz")
     author = await world.author()
-    status = await world.publish(author, build_plan(), rounds=2)
+    torch = pytest.importorskip("torch")
+    plan = plans.trace(
+        torch.nn.Linear(64, 10),
+        loss="cross_entropy",
+        optimizer=plans.SGD(lr=0.1),
+        inputs={"image": plans.Field("float32", (64,))},
+        targets={"label": plans.Field("int64")},
+        metrics=["accuracy"],
+        batch_size=16,
+        name="digits",
+        version="1",
+        description=HOSTILE,
+    )
+    status = await world.publish(author, plan, rounds=2)
     await tab.do("until", selector=".card")
+    assert await tab.do("text", selector=".card .lead") == HOSTILE
     assert "Runs that ask for you" in await tab.do("focused")
     for _ in range(2):
         await tab.do("press", key="Tab")
@@ -249,8 +264,17 @@ async def test_a_table_is_trained_on_and_the_form_predicts_what_the_model_says(w
     assert shown == pytest.approx(expected, rel=6e-4)  # four digits are shown
     await tab.do("click", role="button", called="Use one of mine")
     await tab.do("until", selector=".answer:has-text('Its price in your data')")
+
+    again = await world.publish(author, plan, rounds=100, cohort_size=3, min_cohort=3, max_examples=64)
+    assert "Author known to this device" in await tab.do("text", selector=".card")
+    await tab.do("click", role="button", called="Accept and train")
+    await tab.do("until", selector=".run[data-done]:not([data-state])")
+    await tab.do("click", role="button", called="Stop taking part")
+    await tab.do("until", selector=".run .standing:has-text('You have left this run')")
+    assert (await author.session.get_run(again.run)).status.state == "waiting"  # for a third peer
     await tab.do("click", role="button", called="Disconnect")
     await tab.do("until", role="button", called="Choose a file")
+    assert tab.of("pageerror") == []
 
 
 async def test_a_dropped_file_is_read_and_a_second_tab_of_the_browser_is_sent_back(world, tab):

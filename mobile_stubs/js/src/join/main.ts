@@ -204,4 +204,5 @@ async function begin(): Promise<void> {
   await new JoinPage(await DatabaseStorage.open(DATABASE)).open();
 }
 
+addEventListener("unhandledrejection", ({ reason }) => showError(reason));
 begin().catch(showError);
