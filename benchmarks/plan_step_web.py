@@ -1,7 +1,7 @@
-"""One training step, batch 32, one thread: a plan's Loop in onnxruntime and in onnxruntime-web (WebAssembly in Node.js).
+"""One training step, batch 32, one thread: a plan's Loop in onnxruntime and in onnxruntime-web.
 
-`python -m benchmarks.plan_step_web --json`; seconds per step. The two are timed in turn and what they computed is
-compared. Needs Node.js 20 and the packages of the JavaScript SDK (`make js`).
+The latter is WebAssembly in Node.js. `python -m benchmarks.plan_step_web --json` gives seconds per step. The two are
+timed in turn, and it is checked how far apart they end. Needs Node.js 20 and `make js`.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ describe("a drawing", () => {
     Array.from({ length: side }, (_, x) => Array.from({ length: side }, (_, y) => picture[y * side + x] as number).reduce((a, b) => a + b, 0));
 
   it("fills an 8 by 8 picture wherever and however large it was drawn", () => {
-    for (const at of [[10, 10, 18, 42], [60, 50, 70, 90]] as const) {
-      const picture = shrink(sheet(...at), 100, 8);
+    for (const [left, top, right, bottom] of [[10, 10, 18, 42], [60, 50, 70, 90]] as const) {
+      const picture = shrink(sheet(left, top, right, bottom), 100, 8);
       expect(columns(picture, 8).map((sum) => Math.round(sum))).toEqual([0, 0, 0, 8, 8, 0, 0, 0]);
     }
   });
