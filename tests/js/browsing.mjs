@@ -18,6 +18,13 @@ const context = await browser.newContext({ viewport: { width: 1280, height: 900 
 if (options.before) await context.addInitScript(options.before);
 const page = await context.newPage();
 page.setDefaultTimeout(60_000);
+let connection = null;
+if (options.between) {
+  await page.routeWebSocket(/.*/, (socket) => {
+    socket.connectToServer();
+    connection = socket;
+  });
+}
 const asked = [];
 page.on("request", (request) => asked.push(request.url()));
 page.on("websocket", (socket) => asked.push(socket.url()));
@@ -43,6 +50,8 @@ const steps = {
   attribute: ({ selector, attribute }) => page.locator(selector).first().getAttribute(attribute),
   evaluate: ({ script }) => page.evaluate(script),
   requests: () => asked,
+  /** Something that the signaling server never said; the tab was opened with `between`. */
+  forge: ({ text }) => connection.send(text),
   async pick({ button, paths }) {
     const chooser = page.waitForEvent("filechooser");
     await page.getByRole("button", { name: button, exact: true }).click();

@@ -73,12 +73,12 @@ def shards(count):
     ]
 
 
-async def connected(tab, world, path, *, least=3):
+async def connected(tab, world, path, *, least=3, between=False):
     """Open the page, pick a file, and connect as an owner does."""
-    await tab.open()
+    await tab.open(between=between)
     assert await tab.do("goto", url=page_of(world)) == 200
     await tab.do("pick", button="Choose a file", paths=[str(path)])
-    await tab.do("fill", label="Smallest group to be summed with", value=str(least))
+    await tab.do("fill", label="Smallest group for a sum", value=str(least))
     await tab.do("click", role="button", called=CONNECT)
     await tab.do("until", selector="#state[data-state=on]")
 
@@ -97,7 +97,7 @@ async def test_a_person_trains_with_python_nodes_sees_curves_and_draws_a_digit(w
     assert await tab.do("texts", selector=".seen tbody tr") == ["image\tfloat32[64]", "label\tint64, one number"]
     assert await tab.do("screenshots", folder=str(SCREENSHOTS), state="start") == [0, 0]
     assert await tab.do("accessibility") == []
-    await tab.do("fill", label="Smallest group to be summed with", value="3")
+    await tab.do("fill", label="Smallest group for a sum", value="3")
     await tab.do("click", role="button", called=CONNECT)
     await tab.do("until", selector="#state[data-state=on]")
 
@@ -241,7 +241,7 @@ async def test_a_table_is_trained_on_and_the_form_predicts_what_the_model_says(w
     await tab.do("fill", label="Columns to leave out", value="id")
     await tab.do("press", key="Tab")
     await tab.do("until", selector=".seen tr:has-text('float32[3]')")
-    await tab.do("fill", label="Smallest group to be summed with", value="3")
+    await tab.do("fill", label="Smallest group for a sum", value="3")
     await tab.do("click", role="button", called=CONNECT)
     await tab.do("until", selector="#state[data-state=on]")
     author = await world.author()
@@ -352,6 +352,18 @@ async def test_a_signaling_server_that_goes_away_and_comes_back_is_joined_again(
     await tab.do("click", role="button", called="Accept and train")
     await tab.do("until", selector=".run[data-done='1']")
     await tab.do("until", selector="#problems [data-code=signaling-down]", state="detached")
+
+
+async def test_a_server_that_breaks_the_protocol_is_left_and_the_picked_file_stays(world, tab, tmp_path):
+    np.savez(tmp_path / "shard.npz", **examples(5))
+    await connected(tab, world, tmp_path / "shard.npz", between=True)
+    await tab.do("forge", text='{"type": "offer"}')
+    await tab.do("until", selector="#problems [data-code=signaling-untrusted]")
+    assert "Do not go on" in await tab.do("text", selector="#problems")
+    await tab.do("until", selector="#state[data-state=off]")
+    await tab.do("until", selector="#offers", state="hidden")
+    await tab.do("click", role="button", called=CONNECT)
+    await tab.do("until", selector="#state[data-state=on]")
 
 
 async def test_a_forgotten_device_gets_another_identity(world, tab):

@@ -31,9 +31,8 @@ export class DataPanel {
     private readonly connect: (dataset: Dataset, rules: Rules) => Promise<void>,
   ) {}
 
-  /** Show the place to drop files. */
+  /** Show the place to drop files, and what was picked before. */
   open(): void {
-    this.arranged.replaceChildren();
     this.body.replaceChildren(this.dropZone(), this.arranged);
   }
 
@@ -129,7 +128,7 @@ export class DataPanel {
     return element(
       "div",
       { class: "connect" },
-      labelled("Smallest group to be summed with", least, "Runs that may reveal a sum over fewer peers are refused for you. 3 is the least."),
+      labelled("Smallest group for a sum", least, "Runs that may reveal a sum over fewer peers are refused for you. 3 is the least."),
       element(
         "fieldset",
         {},
