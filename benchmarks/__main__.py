@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("plan_step", "secagg", "many_cohorts", "links", "signaling", "rounds")
+NAMES = ("plan_step", "plan_step_web", "secagg", "server_optimizers", "many_cohorts", "links", "signaling", "rounds")
 EXTRA = ("soak",)
 
 

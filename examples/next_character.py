@@ -53,28 +53,26 @@ def build_plan(seed: int = 0) -> Plan:
 def load() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Windows of the licence text: the first nine tenths to train on, the rest held out."""
     found = [Path(sysconfig.get_path("stdlib")) / "LICENSE.txt", Path(__file__).parents[1] / "LICENSE"]
-    text = next(path for path in found if path.exists()).read_bytes()
-    codes = np.frombuffer(bytes(byte for byte in text if byte < CHARACTERS), np.uint8).astype(np.int64)
-    windows = np.lib.stride_tricks.sliding_window_view(codes, LENGTH + 1)
+    windows = windows_of(next(path for path in found if path.exists()).read_bytes())
     cut = len(windows) * 9 // 10
     parts = windows[: cut - LENGTH], windows[cut:]
     return tuple({"text": part[:, :-1].copy(), "next": part[:, -1].copy()} for part in parts)
 
 
-def main() -> None:
-    """Write the plan, and train it here if asked."""
+def windows_of(text: bytes) -> np.ndarray:
+    """Every stretch of 33 characters of a text, int64 [N, 33]."""
+    codes = np.frombuffer(bytes(byte for byte in text if byte < CHARACTERS), np.uint8).astype(np.int64)
+    return np.lib.stride_tricks.sliding_window_view(codes, LENGTH + 1, writeable=True)
+
+
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="text.plan")
     parser.add_argument("--try", action="store_true", dest="attempt")
-    arguments = parser.parse_args()
-    plan = build_plan()
+    arguments, plan = parser.parse_args(), build_plan()
     print(f"{plan.save(arguments.out)}: {plan.manifest.parameter_count} parameters, digest {plan.digest}")
     if arguments.attempt:
         train, held_out = load()
         executor, start = plans.Executor(plan), [plan.initial(r) for r in ("theta", "optimizer_state", "buffers")]
         done = executor.train(*start, train, batch_size=32, epochs=2, learning_rate=0.005, seed=b"try")
         print(f"held-out accuracy {executor.evaluate(done.theta, done.buffers, held_out).mean('accuracy'):.2f}")
-
-
-if __name__ == "__main__":
-    main()

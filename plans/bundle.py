@@ -14,11 +14,11 @@ import re
 import struct
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -92,6 +92,9 @@ class Plan:
         """The initial float32 vector of a role; zeros where none is given.
 
         Roles are "theta", "optimizer_state", "buffers", and "frozen", which stays as it is.
+
+        Raises:
+            BundleError: the vector is not in memory any more, see `without_start`.
         """
         counts = {
             "theta": self.manifest.parameter_count,
@@ -102,7 +105,15 @@ class Plan:
         digest = self.manifest.initial.get(role)  # type: ignore[call-overload]
         if digest is None:
             return np.zeros(counts[role], np.float32)
+        if digest not in self.blobs:
+            raise BundleError(f"plan {self.manifest.name}: its initial {role} was let go of in this program")
         return np.frombuffer(self.blobs[digest], "<f4").astype(np.float32)
+
+    def without_start(self) -> Self:
+        """The same plan without the initial parameters and buffers, for a program that has made its first model."""
+        initial = self.manifest.initial
+        start = {initial.get("theta"), initial.get("buffers")} - {initial.get("frozen")}
+        return replace(self, blobs=MappingProxyType({d: data for d, data in self.blobs.items() if d not in start}))
 
     def sign(self, identity: Identity) -> SignedPlan:
         """The same plan with the author's signature over the manifest's exact bytes."""

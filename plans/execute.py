@@ -64,10 +64,10 @@ class TrainResult:
 class Executor:
     """Sessions of one plan, made when first needed and kept. Not for use by two threads at a time.
 
-    `threads` bounds the processor cores one call uses. `keep_memory` lets ONNX Runtime keep its arena between calls:
-    faster, at the price of holding the memory of the largest call. `call_limit_s` bounds the seconds of one call of
-    ONNX Runtime (a stretch of `steps_per_call` steps, 64 batches of an evaluation, the loading of a graph): a plan
-    that loops without end is stopped.
+    `threads` bounds the processor cores one call uses. `keep_memory` lets ONNX Runtime plan a call's memory ahead and
+    keep it between calls: faster, at the price of holding more than the largest call needs. `call_limit_s` bounds the
+    seconds of one call of ONNX Runtime (a stretch of `steps_per_call` steps, 64 batches of an evaluation, the loading
+    of a graph): a plan that loops without end is stopped.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Executor:
         self._options.intra_op_num_threads = threads
         self._options.inter_op_num_threads = 1
         self._options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        self._options.enable_cpu_mem_arena = keep_memory
+        self._options.enable_cpu_mem_arena = self._options.enable_mem_pattern = keep_memory
         self._options.log_severity_level = 3
         self._names = [metric.name for metric in plan.manifest.metrics]
         self._sizes = {

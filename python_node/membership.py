@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from protocol.tail import tail_length
 from protocol.terms import COMBINING_RING_BITS, RunTerms
 from python_node.announcement import HeldSum, check_announcement, delegate_parameters, rival_round_ids
 from python_node.attempt import Attempt, AttemptReport
+from python_node.large_models import is_large
 from python_node.log_checking import check_own_delegates
 from python_node.mesh import Mesh
 from python_node.state import NodeState
@@ -77,7 +79,7 @@ class Membership:
         self, *, run: Terms, plan: SignedPlan, trainer: LocalTrainer, identity: Identity, mesh: Mesh, state: NodeState
     ) -> None:
         self.run = run
-        self.plan = plan
+        self.plan = plan.without_start()
         self.round = 0
         self.model = initial_model(plan, run.terms.server_optimizer)
         self.digest: str = model_digest(self.model)
@@ -135,7 +137,7 @@ class Membership:
         """Put the model on disk; blocks."""
         keep = max(KEPT_CHECKPOINTS, min(_MOST_CHECKPOINTS, _CHECKPOINT_BYTES // max(1, self.model_bytes)))
         self._state.save_checkpoint(
-            self.run.run, self.round, self.model.astype("<f4").tobytes(), self.digest, keep=keep
+            self.run.run, self.round, np.ascontiguousarray(self.model, "<f4").data, self.digest, keep=keep
         )
 
     def check_round(self, number: int) -> None:
@@ -191,12 +193,20 @@ class Membership:
         )
 
     def begin(self, start: RoundStart, parameters: RoundParameters) -> Attempt:
-        """The attempt's driver; the one before goes on answering until the next `begin`."""
+        """The attempt's driver; the one before goes on answering until the next `begin`.
+
+        Of a large model the round before does not: it holds twice the model, and who is late fetches the result.
+        """
         held, self._held = self._held, None  # a sum is spoken for once, an older one never
         place = start.place
         if self._previous is not None:
             self._previous.close()
         self._previous = self.attempt
+        later = self._start is not None and self._start.round < start.round
+        if self._previous is not None and later and is_large(self.plan.manifest):
+            self._previous.close()
+            self._previous = self.attempt = None
+            gc.collect()  # attempts refer to themselves in many callbacks
         self.attempt = Attempt(
             parameters=parameters,
             identity=self._identity,

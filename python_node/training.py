@@ -14,6 +14,7 @@ from protocol.round.jobs import LocalUpdate
 from protocol.tail import Part, compose_tail
 from protocol.terms import RunTerms
 from python_node.datasets import Dataset
+from python_node.large_models import give_memory_back, is_large
 
 __all__ = ["LocalTrainer", "model_length", "shuffle_seed", "split_model"]
 
@@ -50,11 +51,14 @@ class LocalTrainer:
     """
 
     def __init__(self, plan: Plan, terms: RunTerms, dataset: Dataset, *, threads: int, node_seed: bytes) -> None:
-        self._plan = plan
+        self._plan = plan.without_start()
         self._terms = terms
         self._dataset = dataset
         self._node_seed = node_seed
-        self._executor = Executor(plan, threads=threads)
+        large = is_large(plan.manifest)
+        if large:
+            give_memory_back()
+        self._executor = Executor(self._plan, threads=threads, keep_memory=not large)
         self._fields = [field.name for field in plan.manifest.data_fields]
 
     def update(self, checkpoint: Model, round_id: str, *, cancelled: Callable[[], bool]) -> LocalUpdate:
@@ -71,9 +75,8 @@ class LocalTrainer:
             held_out = _part(self._executor.evaluate(theta, buffers, held_data, cancelled=cancelled))
         fraction, tail = compose_tail(self._plan.manifest, self._terms, training, held_out)
         held_out_weight = (len(self._plan.manifest.metrics),) if self._terms.evaluate else ()
-        return LocalUpdate(
-            values=trained - checkpoint, weight_fraction=fraction, tail=tail, weights_at=held_out_weight
-        )
+        np.subtract(trained, checkpoint, out=trained)
+        return LocalUpdate(values=trained, weight_fraction=fraction, tail=tail, weights_at=held_out_weight)
 
     def train(
         self, checkpoint: Model, round_id: str, *, cancelled: Callable[[], bool] = lambda: False
@@ -96,7 +99,7 @@ class LocalTrainer:
             cancelled=cancelled,
         )
         part = _part(result.metrics, examples=len(next(iter(data.values()))))
-        return np.concatenate([result.theta, result.buffers]), part
+        return np.concatenate([result.theta, result.buffers]) if len(result.buffers) else result.theta, part
 
     def _select(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return {name: arrays[name] for name in self._fields}

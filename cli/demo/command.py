@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +17,19 @@ from python_node.loop import run
 __all__ = ["demo"]
 
 
+class Example(StrEnum):
+    """The worked examples that the demo can show."""
+
+    DIGITS = "digits"
+    DIGITS_CNN = "digits_cnn"
+    DIABETES = "diabetes"
+    NEXT_CHARACTER = "next_character"
+    FINE_TUNE = "fine_tune"
+
+
 def demo(
     *,
+    example: Annotated[Example, typer.Option(help="Which of the worked examples to train.")] = Example.DIGITS,
     peers: Annotated[int, typer.Option(min=3, max=16, help="Node processes to start.")] = 5,
     rounds: Annotated[int, typer.Option(min=1, max=200, help="Rounds to train.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Of shards, order of examples and whom --kill hits.")] = 0,
@@ -28,16 +40,17 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one line of JSON instead.")] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error, to stderr.")] = "error",
 ) -> None:
-    """Train a digit classifier among node processes on this machine, over real WebRTC.
+    """Train a worked example among node processes on this machine, over real WebRTC; by default a digit classifier.
 
-    Starts a signaling server and nodes with shards that do not look alike, publishes the plan of
-    [bold]examples/digits.py[/bold], and shows each round: held-out accuracy of the common model, and its cost.
+    Starts a signaling server and nodes with shards of real data that do not look alike, publishes the plan of
+    [bold]examples/NAME.py[/bold], and shows each round: how good the common model is on held-out data, and its cost.
     No process ever sees another one's data or update.
 
     [bold]Examples[/bold]
 
       peerplan demo
       peerplan demo --peers 8 --rounds 20 --kill 2 --out /tmp/demo
+      peerplan demo --example diabetes
       peerplan demo --json | jq .final_accuracy
     """
     if kill > peers - 3:
@@ -47,13 +60,16 @@ def demo(
             exit_status=USAGE,
         )
     try:
-        from cli.demo.flow import DemoOptions, run_demo  # noqa: PLC0415 (needs the extras `author` and `demo`)
+        # both need the extras `author` and `demo`
+        from cli.demo.flow import DemoOptions, run_demo  # noqa: PLC0415
+        from cli.demo.tasks import TASKS  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise CommandError(
             f"the demo needs {error.name}: pip install 'peerplan[author,demo]'", code="missing-extra"
         ) from error
     configure_logs(log_level, as_json=as_json)
-    options = DemoOptions(peers=peers, rounds=rounds, seed=seed, kill=kill, out=out)
+    task = TASKS[example.value]
+    options = DemoOptions(task=task, peers=peers, rounds=rounds, seed=seed, kill=kill, out=out)
     if as_json:
         print_json(run(run_demo(options, lambda _rows, _text: None)))
         return
@@ -61,11 +77,11 @@ def demo(
     with Live(console=screen, refresh_per_second=8) as live:
 
         def show(rows: list[RoundRow], text: str) -> None:
-            live.update(render(rows, rounds=rounds, caption=text))
+            live.update(render(rows, task, rounds=rounds, caption=text))
 
         report = run(run_demo(options, show))
     screen.print()
-    screen.print(summary(report))
+    screen.print(summary(report, task))
     screen.print(
         f"{report['seconds_total']:.1f} s in all. The revealed sums differ from plain float sums by at most "
         f"{report['max_abs_aggregate_error']:.1e} (a quantisation step is {report['quantisation_step']:.1e}).",

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from cli.demo.processes import Process, start_node, start_signaling
 from cli.demo.reference import aggregate_error, compare, evaluate, training_seed_bytes
 from cli.demo.report import RoundRow, write_plot, write_report
-from cli.demo.shards import Digits, load_digits, write_shards
+from cli.demo.shards import Shards, write_shards
+from cli.demo.tasks import Task
 from cli.errors import RUN_FAILED, CommandError
-from examples.digits import build_plan
 from plans import Executor, Plan
 from plans.release import released_model
 from protocol.errors import LinkError
@@ -32,8 +32,6 @@ from python_node.training import split_model
 
 __all__ = ["DemoOptions", "run_demo"]
 
-LEARNING_RATE, BATCH_SIZE, EPOCHS = 0.2, 8, 10
-CLIP = 2.0
 _GATHER_S = 20.0
 """How long the run waits for all nodes to start before it begins without the rest."""
 
@@ -42,6 +40,7 @@ _GATHER_S = 20.0
 class DemoOptions:
     """What `peerplan demo` was asked for."""
 
+    task: Task
     peers: int
     rounds: int
     seed: int
@@ -104,16 +103,16 @@ async def run_demo(options: DemoOptions, show: Callable[[list[RoundRow], str], N
     """
     begun = time.perf_counter()
     demo = _Demo(options, show)
-    digits = load_digits(options.peers, options.seed)
+    data = options.task.data(options.peers, options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peerplan-demo-")))
         identity = load_or_create_identity(work / "author.key")
         demo.say("starting the signaling server and the nodes, tracing the plan")
-        tracing = asyncio.ensure_future(asyncio.to_thread(build_plan))
+        tracing = asyncio.ensure_future(asyncio.to_thread(options.task.build_plan))
         server, url = await start_signaling(work / "signaling", gather_s=_GATHER_S)
         stack.push_async_callback(server.stop)
-        nodes = await _start_nodes(demo, digits, stack, url=url, identity=identity, work=work)
+        nodes = await _start_nodes(demo, data, stack, url=url, identity=identity, work=work)
         plan = await tracing
         run = await asyncio.to_thread(
             partial(
@@ -124,27 +123,27 @@ async def run_demo(options: DemoOptions, show: Callable[[list[RoundRow], str], N
                 cohort_size=options.peers,
                 min_cohort=3,
                 min_survivors=3,
-                learning_rate=LEARNING_RATE,
-                batch_size=BATCH_SIZE,
-                epochs=EPOCHS,
-                max_examples=len(digits.shards[0]["label"]),
-                clip=CLIP,
+                learning_rate=options.task.learning_rate,
+                batch_size=options.task.batch_size,
+                epochs=options.task.epochs,
+                max_examples=max(len(next(iter(shard.values()))) for shard in data.shards),
+                clip=options.task.clip,
                 evaluate=False,
                 nonce=training_seed_bytes(f"demo {options.seed} run").hex(),
             )
         )
         author = await stack.enter_async_context(await Author.connect(url, identity))
-        view = await _follow(demo, author, run, plan, digits, nodes)
+        view = await _follow(demo, author, run, plan, data, nodes)
     demo.say("training the same budget centrally and on each peer alone")
-    report = await asyncio.to_thread(_report, demo, plan, view, digits, begun)
+    report = await asyncio.to_thread(_report, demo, plan, view, data, begun)
     demo.say("")
     return report
 
 
 async def _start_nodes(
-    demo: _Demo, digits: Digits, stack: AsyncExitStack, *, url: str, identity: Identity, work: Path
+    demo: _Demo, data: Shards, stack: AsyncExitStack, *, url: str, identity: Identity, work: Path
 ) -> list[Process]:
-    shards = write_shards(digits, work)
+    shards = write_shards(data, work)
     nodes = []
     for index, shard in enumerate(shards):
         node = await start_node(
@@ -162,7 +161,7 @@ async def _start_nodes(
     return nodes
 
 
-async def _follow(demo: _Demo, author: Author, run: str, plan: Plan, digits: Digits, nodes: list[Process]) -> RunView:
+async def _follow(demo: _Demo, author: Author, run: str, plan: Plan, data: Shards, nodes: list[Process]) -> RunView:
     """Watch the run, fetch and evaluate each round's model, and kill whom the options say."""
     view = await author.view(run)
     demo.models[0] = np.concatenate([plan.initial("theta"), plan.initial("buffers")])
@@ -177,8 +176,9 @@ async def _follow(demo: _Demo, author: Author, run: str, plan: Plan, digits: Dig
                 demo.say(f"round {entry.round}: its model could not be fetched: {error}")
                 continue
             demo.models[entry.round] = model.values
-            accuracy = await asyncio.to_thread(evaluate, executor, plan, model.values, digits.held_out)
-            demo.rows[entry.round].accuracy = accuracy
+            task = demo.options.task
+            scores = await asyncio.to_thread(evaluate, executor, plan, task, model.values, data.held_out)
+            demo.rows[entry.round].scores = scores
             demo.say(demo.caption)
 
     fetching = asyncio.ensure_future(fetch())
@@ -210,31 +210,33 @@ def _kill_due(demo: _Demo, number: int, nodes: list[Process]) -> None:
             demo.say(f"round {number}: node {victim + 1} killed with SIGKILL")
 
 
-def _report(demo: _Demo, plan: Plan, view: RunView, digits: Digits, begun: float) -> dict[str, Any]:
-    options = demo.options
+def _report(demo: _Demo, plan: Plan, view: RunView, data: Shards, begun: float) -> dict[str, Any]:
+    options, task = demo.options, demo.options.task
     last = max(demo.models)
     if last != options.rounds:
         raise CommandError(
             f"the model of round {options.rounds} could not be fetched, only that of round {last}", code="no-model"
         )
-    comparison = compare(Executor(plan), plan, view.terms, digits.shards, digits.held_out, seed=options.seed)
-    shards = {peer: (digits.shards[index], _training_seed(options, index)) for index, peer in demo.peers.items()}
+    comparison = compare(plan, task, view.terms, data.shards, data.held_out, seed=options.seed)
+    shards = {peer: (data.shards[index], _training_seed(options, index)) for index, peer in demo.peers.items()}
     peers = [demo.peers[index] for index in sorted(demo.peers)]
-    report = {
-        "final_accuracy": demo.rows[last].accuracy,
-        "central_accuracy": comparison.central,
-        "best_single_peer_accuracy": comparison.best_single_peer,
+    report: dict[str, Any] = {"example": task.example}
+    for score in task.scores:
+        report[f"final_{score.name}"] = demo.rows[last].scores[score.name]
+        report[f"central_{score.name}"] = comparison.central[score.name]
+        report[f"best_single_peer_{score.name}"] = comparison.best_single_peer[score.name]
+    report |= {
         "max_abs_aggregate_error": aggregate_error(plan, view.terms, shards, demo.models, demo.entries),
         "quantisation_step": view.terms.clip / ((1 << (view.terms.value_bits - 1)) - 1),
         "parameters": plan.manifest.parameter_count,
         "peers": peers,
         "seed": options.seed,
         "killed": demo.killed,
-        "rounds": [demo.rows[number].plain(peers) for number in sorted(demo.rows)],
+        "rounds": [demo.rows[number].plain(peers, task) for number in sorted(demo.rows)],
     }
     theta, buffers = split_model(plan, demo.models[last])
     (options.out / "model.onnx").write_bytes(released_model(plan, theta, buffers))
-    write_plot(report, options.out / "rounds.png")
+    write_plot(report, task, options.out / "rounds.png")
     report["seconds_total"] = round(time.perf_counter() - begun, 3)
     write_report(report, options.out / "report.json")
     return report

@@ -130,7 +130,7 @@ async def start_node(
             "node",
             url,
             "--data",
-            f"digits={shard}",
+            f"demo={shard}",
             "--allow-author",
             author,
             "--min-cohort",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cli.demo.tasks import Task
 from plans import Executor, Plan
 from protocol.signaling import LogEntry
 from protocol.terms import RunTerms
@@ -24,10 +25,10 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Held-out accuracy of the same budget spent otherwise."""
+    """Held-out scores, by name, of the same budget spent otherwise."""
 
-    central: float
-    best_single_peer: float
+    central: dict[str, float]
+    best_single_peer: dict[str, float]
 
 
 def training_seed_bytes(text: str) -> bytes:
@@ -35,19 +36,22 @@ def training_seed_bytes(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def evaluate(executor: Executor, plan: Plan, model: Model, data: Arrays) -> float:
-    """Accuracy of a model on data."""
+def evaluate(executor: Executor, plan: Plan, task: Task, model: Model, held_out: Arrays) -> dict[str, float]:
+    """A model's scores on what is held out."""
     theta, buffers = split_model(plan, model)
-    return executor.evaluate(theta, buffers, dict(data)).mean("accuracy")
+    metrics = executor.evaluate(theta, buffers, dict(held_out))
+    means = {name: metrics.mean(name) for name in metrics.sums}
+    return {score.name: score.of(means, dict(held_out)) for score in task.scores}
 
 
 def compare(
-    executor: Executor, plan: Plan, terms: RunTerms, shards: Sequence[Arrays], held_out: Arrays, *, seed: int
+    plan: Plan, task: Task, terms: RunTerms, shards: Sequence[Arrays], held_out: Arrays, *, seed: int
 ) -> Comparison:
     """Train on all shards together, and on each alone, with the run's epochs in all, batches and learning rate."""
+    executor = Executor(plan)
     pooled = {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
 
-    def train(data: Arrays) -> float:
+    def train(data: Arrays) -> dict[str, float]:
         result = executor.train(
             plan.initial("theta"),
             plan.initial("optimizer_state"),
@@ -58,9 +62,11 @@ def compare(
             learning_rate=terms.local.learning_rate,
             seed=f"reference {seed}".encode(),
         )
-        return executor.evaluate(result.theta, result.buffers, dict(held_out)).mean("accuracy")
+        return evaluate(executor, plan, task, np.concatenate([result.theta, result.buffers]), held_out)
 
-    return Comparison(central=train(pooled), best_single_peer=max(train(shard) for shard in shards))
+    singles = [train(shard) for shard in shards]
+    best = {score.name: score.best([single[score.name] for single in singles]) for score in task.scores}
+    return Comparison(central=train(pooled), best_single_peer=best)
 
 
 def aggregate_error(
@@ -79,7 +85,7 @@ def aggregate_error(
         peer: LocalTrainer(
             plan,
             terms,
-            Dataset(name="digits", arrays=dict(data)),
+            Dataset(name="demo", arrays=dict(data)),
             threads=1,
             node_seed=training_seed_bytes(seed),
         )

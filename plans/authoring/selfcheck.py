@@ -68,7 +68,7 @@ def _random(plan: Plan) -> dict[str, Array]:
 
 
 def _by_plan(plan: Plan, data: Mapping[str, Array], state: Array, count: int) -> dict[str, Array]:
-    executor = Executor(plan)
+    executor = Executor(plan, keep_memory=False)  # each function runs once
     start = plan.initial("theta"), plan.initial("buffers")
     feeds = [start[0], state, start[1]]
     rows, rates = np.arange(count)[None, :], np.array([_rate(plan)], np.float32)

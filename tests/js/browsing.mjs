@@ -18,6 +18,13 @@ const context = await browser.newContext({ viewport: { width: 1280, height: 900 
 if (options.before) await context.addInitScript(options.before);
 const page = await context.newPage();
 page.setDefaultTimeout(60_000);
+let connection = null;
+if (options.between) {
+  await page.routeWebSocket(/.*/, (socket) => {
+    socket.connectToServer();
+    connection = socket;
+  });
+}
 const asked = [];
 page.on("request", (request) => asked.push(request.url()));
 page.on("websocket", (socket) => asked.push(socket.url()));
@@ -43,10 +50,30 @@ const steps = {
   attribute: ({ selector, attribute }) => page.locator(selector).first().getAttribute(attribute),
   evaluate: ({ script }) => page.evaluate(script),
   requests: () => asked,
+  /** Something that the signaling server never said; the tab was opened with `between`. */
+  forge: ({ text }) => connection.send(text),
   async pick({ button, paths }) {
     const chooser = page.waitForEvent("filechooser");
     await page.getByRole("button", { name: button, exact: true }).click();
     await (await chooser).setFiles(paths);
+  },
+  /** Files with text in them, dragged from elsewhere and dropped. */
+  drop: ({ selector, files }) =>
+    page.locator(selector).evaluate((target, given) => {
+      const dataTransfer = new DataTransfer();
+      for (const [name, text] of given) dataTransfer.items.add(new File([text], name));
+      for (const type of ["dragenter", "dragover", "drop"]) {
+        target.dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
+      }
+    }, files),
+  /** What another tab of the same browser is told at an address. */
+  async elsewhere({ url }) {
+    const other = await context.newPage();
+    await other.goto(url);
+    await other.locator("#problems .notice").waitFor();
+    const told = await other.locator("#problems").innerText();
+    await other.close();
+    return told;
   },
   /** Strokes as lists of points, in parts of the canvas. */
   async draw({ strokes }) {

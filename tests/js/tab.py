@@ -16,9 +16,12 @@ class Tab(JsPeer):
         super().__init__(name)
         self._steps = 0
 
-    async def open(self, *, before: str | None = None) -> None:
-        """Start the browser; `before` is a script that runs in every page before its own."""
-        await self.start({"before": before}, script="browsing.mjs")
+    async def open(self, *, before: str | None = None, between: bool = False) -> None:
+        """Start the browser; `before` is a script that runs in every page before its own.
+
+        With `between` the test stands between the page and its websockets.
+        """
+        await self.start({"before": before, "between": between}, script="browsing.mjs")
 
     async def do(self, step: str, **fields: Any) -> Any:
         """Do one step and give what it found."""

@@ -1,7 +1,11 @@
 """The package's loaders read the files that the Python node reads, to the same bits, and refuse what it refuses."""
 
 import json
+import os
+import struct
 import subprocess
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,3 +115,61 @@ def test_a_hold_out_has_the_size_it_has_in_the_python_node(loaded, tmp_path):
     assert found["heldOut"] == dataset.holdout_examples
     values = np.frombuffer(bytes.fromhex(found["fields"]["x"]["data"]), dtype="f4")
     assert sorted(values) == list(range(37))
+
+
+def png(pixels):
+    """A PNG file of bytes [height, width] or [height, width, 3]."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = pixels.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 8, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.fixture
+def pictured(package):
+    """What a page's loader makes of picture files: (name, bytes) and options to fields."""
+    if not Path("/usr/bin/chromium").exists() and not os.environ.get("CI"):
+        pytest.skip("needs /usr/bin/chromium (as root, `make js` installs it)")
+
+    def load(files, **options):
+        given = {"files": [[name, data.hex()] for name, data in files], "options": {"name": "pictures"} | options}
+        done = subprocess.run(
+            ["node", str(SCRIPTS / "pictures-in-chromium.mjs")],
+            input=json.dumps(given),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return load
+
+
+def test_a_page_reads_pictures_of_the_right_size_to_the_bit_of_their_bytes(pictured):
+    random = np.random.default_rng(8)
+    grey = random.integers(0, 256, (2, 8, 8), dtype="u1")
+    found = pictured([("3_a.png", png(grey[0])), ("7_b.png", png(grey[1]))], size=[8, 8], labels="prefix", scale=16)
+    assert found["label"] == {"dtype": "int64", "shape": [], "data": [3, 7]}
+    assert found["image"]["shape"] == [1, 8, 8]
+    # brightness is a weighted sum of three equal bytes: equal but for rounding of binary32
+    np.testing.assert_allclose(found["image"]["data"], grey.ravel() / 255 * 16, atol=2e-6 * 16)
+    colour = random.integers(0, 256, (1, 6, 4, 3), dtype="u1")
+    found = pictured([("x.png", png(colour[0]))], size=[4, 6], labels="none", channels=3)
+    assert found["image"]["shape"] == [3, 6, 4]
+    np.testing.assert_allclose(found["image"]["data"], colour.transpose(0, 3, 1, 2).ravel() / 255, atol=1e-6)
+
+
+def test_a_page_scales_pictures_by_the_mean_of_their_pixels_and_refuses_what_is_none(pictured):
+    blocks = np.kron(np.arange(16, dtype="u1").reshape(4, 4) * 17, np.ones((4, 4), dtype="u1"))
+    found = pictured([("x.png", png(blocks))], size=[4, 4], labels="none", flat=True)
+    assert found["image"]["shape"] == [16]
+    # browsers smooth a little over the edges of blocks: within one fifteenth, the step between neighbours
+    np.testing.assert_allclose(found["image"]["data"], np.arange(16) / 15, atol=1 / 15)
+    refused = pictured([("x.png", b"no picture")], size=[4, 4], labels="none")["refused"]
+    assert refused == "x.png: is no picture that this browser can decode"

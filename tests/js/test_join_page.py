@@ -30,6 +30,7 @@ CONNECT = "Connect and look for runs"
 # a tab that is photographed is silent for seconds: nobody gives it up, and no round goes on without it
 PATIENT = MeshConfig(ping_after_s=5, dead_after_s=60)
 DEADLINES = Deadlines(**{f"{stage}_ms": 30_000 for stage in STAGES})
+HOSTILE = """<img src=x onerror="document.title='run'"><script>document.title = "run"</script>"""
 LEFT_BEHIND = """async () => {
   const open = indexedDB.open("peerplan");
   await new Promise((resolve) => (open.onsuccess = resolve));
@@ -72,12 +73,12 @@ def shards(count):
     ]
 
 
-async def connected(tab, world, path, *, least=3):
+async def connected(tab, world, path, *, least=3, between=False):
     """Open the page, pick a file, and connect as an owner does."""
-    await tab.open()
+    await tab.open(between=between)
     assert await tab.do("goto", url=page_of(world)) == 200
     await tab.do("pick", button="Choose a file", paths=[str(path)])
-    await tab.do("fill", label="Smallest group to be summed with", value=str(least))
+    await tab.do("fill", label="Smallest group for a sum", value=str(least))
     await tab.do("click", role="button", called=CONNECT)
     await tab.do("until", selector="#state[data-state=on]")
 
@@ -96,7 +97,7 @@ async def test_a_person_trains_with_python_nodes_sees_curves_and_draws_a_digit(w
     assert await tab.do("texts", selector=".seen tbody tr") == ["image\tfloat32[64]", "label\tint64, one number"]
     assert await tab.do("screenshots", folder=str(SCREENSHOTS), state="start") == [0, 0]
     assert await tab.do("accessibility") == []
-    await tab.do("fill", label="Smallest group to be summed with", value="3")
+    await tab.do("fill", label="Smallest group for a sum", value="3")
     await tab.do("click", role="button", called=CONNECT)
     await tab.do("until", selector="#state[data-state=on]")
 
@@ -104,7 +105,7 @@ async def test_a_person_trains_with_python_nodes_sees_curves_and_draws_a_digit(w
     status = await world.publish(
         author,
         build_plan(),
-        rounds=4,
+        rounds=10,
         cohort_size=4,
         min_cohort=4,
         epochs=5,
@@ -127,15 +128,17 @@ async def test_a_person_trains_with_python_nodes_sees_curves_and_draws_a_digit(w
     assert await tab.do("screenshots", folder=str(SCREENSHOTS), state="offer") == [0, 0]
     assert await tab.do("accessibility") == []
     await tab.do("click", role="button", called="Accept and train")
-    await tab.do("until", selector=".run[data-done='2']")
+    await tab.do("until", selector=".run[data-done]:not([data-done='1'])")
     assert await tab.do("screenshots", folder=str(SCREENSHOTS), state="training") == [0, 0]
     assert (await finished(author, status.run, within_s=120)).state == "finished"
-    await tab.do("until", selector=".run[data-state=over]")
-    assert await tab.do("attribute", selector=".run", attribute="data-done") == "4"
+    await tab.do("until", selector=".run[data-state=over][data-done='10']")
+    assert (
+        await tab.do("text", selector=".run .standing") == "The run is finished. The model stays here for you to try."
+    )
 
     await tab.do("click", selector=".run summary")
     rounds = await tab.do("texts", selector=".run details tbody th")
-    assert rounds == ["4", "3", "2", "1"]
+    assert rounds == [str(number) for number in range(10, 0, -1)]
     await tab.do("click", selector=".run summary")
     for chart in ("loss", "accuracy"):
         points = await tab.do("attribute", selector=f"figure:has-text('{chart}') .curve", attribute="data-points")
@@ -168,8 +171,22 @@ async def test_refusing_by_keyboard_leaves_nothing_behind(world, tab, tmp_path):
     await world.nodes(3)
     await connected(tab, world, tmp_path / "shard.npz")
     author = await world.author()
-    status = await world.publish(author, build_plan(), rounds=2)
+    torch = pytest.importorskip("torch")
+    plan = plans.trace(
+        torch.nn.Linear(64, 10),
+        loss="cross_entropy",
+        optimizer=plans.SGD(lr=0.1),
+        inputs={"image": plans.Field("float32", (64,))},
+        targets={"label": plans.Field("int64")},
+        metrics=["accuracy"],
+        batch_size=16,
+        name="digits",
+        version="1",
+        description=HOSTILE,
+    )
+    status = await world.publish(author, plan, rounds=2)
     await tab.do("until", selector=".card")
+    assert await tab.do("text", selector=".card .lead") == HOSTILE
     assert "Runs that ask for you" in await tab.do("focused")
     for _ in range(2):
         await tab.do("press", key="Tab")
@@ -224,7 +241,7 @@ async def test_a_table_is_trained_on_and_the_form_predicts_what_the_model_says(w
     await tab.do("fill", label="Columns to leave out", value="id")
     await tab.do("press", key="Tab")
     await tab.do("until", selector=".seen tr:has-text('float32[3]')")
-    await tab.do("fill", label="Smallest group to be summed with", value="3")
+    await tab.do("fill", label="Smallest group for a sum", value="3")
     await tab.do("click", role="button", called=CONNECT)
     await tab.do("until", selector="#state[data-state=on]")
     author = await world.author()
@@ -247,8 +264,30 @@ async def test_a_table_is_trained_on_and_the_form_predicts_what_the_model_says(w
     assert shown == pytest.approx(expected, rel=6e-4)  # four digits are shown
     await tab.do("click", role="button", called="Use one of mine")
     await tab.do("until", selector=".answer:has-text('Its price in your data')")
+
+    again = await world.publish(author, plan, rounds=100, cohort_size=3, min_cohort=3, max_examples=64)
+    assert "Author known to this device" in await tab.do("text", selector=".card")
+    await tab.do("click", role="button", called="Accept and train")
+    await tab.do("until", selector=".run[data-done]:not([data-state])")
+    await tab.do("click", role="button", called="Stop taking part")
+    await tab.do("until", selector=".run .standing:has-text('You have left this run')")
+    assert (await author.session.get_run(again.run)).status.state == "waiting"  # for a third peer
     await tab.do("click", role="button", called="Disconnect")
     await tab.do("until", role="button", called="Choose a file")
+    assert tab.of("pageerror") == []
+
+
+async def test_a_dropped_file_is_read_and_a_second_tab_of_the_browser_is_sent_back(world, tab):
+    await tab.open()
+    await tab.do("goto", url=page_of(world))
+    await tab.do("until", selector="#drop")
+    await tab.do("drop", selector="#drop", files=[["ages.csv", "age,dose\n30,1\n40,2\n50,3\n"]])
+    await tab.do("until", selector=".seen table")
+    rows = await tab.do("texts", selector=".seen tbody tr")
+    assert rows == ["features\tfloat32[1]", "dose\tint64, one number"]
+    told = await tab.do("elsewhere", url=page_of(world))
+    assert "another" in told
+    assert "close it and load this page again" in told
 
 
 @pytest.mark.parametrize(
@@ -313,6 +352,18 @@ async def test_a_signaling_server_that_goes_away_and_comes_back_is_joined_again(
     await tab.do("click", role="button", called="Accept and train")
     await tab.do("until", selector=".run[data-done='1']")
     await tab.do("until", selector="#problems [data-code=signaling-down]", state="detached")
+
+
+async def test_a_server_that_breaks_the_protocol_is_left_and_the_picked_file_stays(world, tab, tmp_path):
+    np.savez(tmp_path / "shard.npz", **examples(5))
+    await connected(tab, world, tmp_path / "shard.npz", between=True)
+    await tab.do("forge", text='{"type": "offer"}')
+    await tab.do("until", selector="#problems [data-code=signaling-untrusted]")
+    assert "Do not go on" in await tab.do("text", selector="#problems")
+    await tab.do("until", selector="#state[data-state=off]")
+    await tab.do("until", selector="#offers", state="hidden")
+    await tab.do("click", role="button", called=CONNECT)
+    await tab.do("until", selector="#state[data-state=on]")
 
 
 async def test_a_forgotten_device_gets_another_identity(world, tab):

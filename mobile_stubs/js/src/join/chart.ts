@@ -3,7 +3,8 @@
 import { drawn, element } from "./elements.js";
 import { measure } from "./format.js";
 
-const WIDTH = 480;
+/** Width before the page has laid the chart out; from then on one unit is one pixel, so that text keeps its size. */
+const FIRST_WIDTH = 480;
 const HEIGHT = 220;
 const LEFT = 52;
 const RIGHT = 12;
@@ -19,8 +20,10 @@ export interface Line {
 /** A chart that is drawn anew with every round. */
 export class Chart {
   readonly node: HTMLElement;
-  private readonly drawing = drawn("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", class: "chart" });
+  private readonly drawing = drawn("svg", { role: "img", class: "chart" });
   private readonly summary = element("p", { class: "latest" });
+  private width = FIRST_WIDTH;
+  private shown: readonly [first: number, lines: readonly Line[]] = [0, []];
 
   /** @param rounds that the run will have; the axis is that long from the start. */
   constructor(
@@ -28,18 +31,32 @@ export class Chart {
     private readonly rounds: number,
   ) {
     this.node = element("figure", {}, element("figcaption", {}, title), this.summary, this.drawing);
-    this.draw(0, []);
+    this.redraw();
+    new ResizeObserver(([entry]) => {
+      const width = Math.round(entry?.contentRect.width ?? 0);
+      if (width === 0 || width === this.width) return;
+      this.width = width;
+      this.redraw();
+    }).observe(this.node);
   }
 
   /** Show rounds `first` and on. */
   draw(first: number, lines: readonly Line[]): void {
+    this.shown = [first, lines];
+    this.redraw();
+  }
+
+  private redraw(): void {
+    const { width } = this;
+    const [first, lines] = this.shown;
+    this.drawing.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
     const known = lines.flatMap((line) => line.values).filter((value) => value !== null);
     const ticks = ticksOf(known);
     const [low, high] = [ticks[0] as number, ticks.at(-1) as number];
-    const x = (round: number) => LEFT + ((round - 1) / Math.max(1, this.rounds - 1)) * (WIDTH - LEFT - RIGHT);
+    const x = (round: number) => LEFT + ((round - 1) / Math.max(1, this.rounds - 1)) * (width - LEFT - RIGHT);
     const y = (value: number) => TOP + (1 - (value - low) / (high - low)) * (HEIGHT - TOP - BOTTOM);
     const grid = ticks.flatMap((value) => [
-      drawn("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }),
+      drawn("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }),
       drawn("text", { class: "tick", x: LEFT - 8, y: y(value) + 4, "text-anchor": "end" }, known.length === 0 ? "" : measure(value)),
     ]);
     const ends = [...new Set([1, this.rounds])].map((round) =>

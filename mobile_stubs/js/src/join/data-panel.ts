@@ -14,6 +14,8 @@ import { lengthOf } from "./examples.js";
 export interface Rules {
   readonly leastPeers: number;
   readonly device: DeviceRules;
+  /** A STUN server's address, "" for none. */
+  readonly stun: string;
 }
 
 /** The least charge, of 1, at which a device that is to be spared works on battery. */
@@ -29,9 +31,8 @@ export class DataPanel {
     private readonly connect: (dataset: Dataset, rules: Rules) => Promise<void>,
   ) {}
 
-  /** Show the place to drop files. */
+  /** Show the place to drop files, and what was picked before. */
   open(): void {
-    this.arranged.replaceChildren();
     this.body.replaceChildren(this.dropZone(), this.arranged);
   }
 
@@ -115,17 +116,19 @@ export class DataPanel {
     const least = element("input", { type: "number", value: "5", min: "3", max: "64", step: "1" });
     const sparing = element("input", { type: "checkbox", checked: true });
     const metered = element("input", { type: "checkbox", checked: true });
+    const stun = element("input", { type: "text", spellcheck: "false", autocomplete: "off", placeholder: "stun:host:port", pattern: "stuns?:[^\\s/?]+" });
     const start = button("Connect and look for runs", "primary", async () => {
-      if (!least.reportValidity()) return;
+      if (!least.reportValidity() || !stun.reportValidity()) return;
       await this.connect(dataset, {
         leastPeers: Number(least.value),
         device: { ...(sparing.checked ? { leastBattery: SPARING_BATTERY } : {}), ...(metered.checked ? { metered: false } : {}) },
+        stun: stun.value.trim(),
       });
     });
     return element(
       "div",
       { class: "connect" },
-      labelled("Smallest group to be summed with", least, "Runs that may reveal a sum over fewer peers are refused for you. 3 is the least."),
+      labelled("Smallest group for a sum", least, "Runs that may reveal a sum over fewer peers are refused for you. 3 is the least."),
       element(
         "fieldset",
         {},
@@ -134,6 +137,7 @@ export class DataPanel {
         element("label", {}, metered, " over a metered connection"),
         element("p", { class: "help" }, "As far as your browser tells."),
       ),
+      labelled("Help through a router", stun, "Address of a STUN server, if peers cannot reach you. It learns your internet address, nothing else."),
       start,
     );
   }

@@ -42,7 +42,7 @@ class JoinPage {
     this.panel.open();
   }
 
-  private async connect(dataset: Dataset, { leastPeers, device }: Rules): Promise<void> {
+  private async connect(dataset: Dataset, { leastPeers, device, stun }: Rules): Promise<void> {
     hideProblem("signaling-down");
     showState("busy", "Connecting …");
     try {
@@ -52,6 +52,7 @@ class JoinPage {
         worker: new URL("./worker.js", import.meta.url),
         policy: { authors: "any", minCohort: leastPeers, minSurvivors: leastPeers },
         device,
+        iceServers: stun === "" ? [] : [{ urls: stun }],
         datasets: [dataset],
         ask: true,
       });
@@ -61,6 +62,7 @@ class JoinPage {
       return;
     }
     this.listen(this.node, dataset);
+    void this.watchEnd(this.node);
     this.isConnected();
     this.panel.close(dataset, () => this.disconnect());
     byId("offers").hidden = false;
@@ -99,6 +101,14 @@ class JoinPage {
       if (code === "signaling-down") showState("busy", "Reconnecting …");
       showProblem(code, message);
     });
+  }
+
+  /** A node that ends by itself has told why: the page goes back to where it can connect again. */
+  private async watchEnd(node: Node): Promise<void> {
+    for await (const event of node.events()) void event;
+    if (this.node !== node) return; // it was the owner
+    this.disconnect();
+    showState("off", "Disconnected");
   }
 
   private offered(node: Node, dataset: Dataset, offer: NodeEvents["offer"]): void {
@@ -165,8 +175,9 @@ class JoinPage {
   }
 
   private disconnect(): void {
-    this.node?.stop();
+    const { node } = this;
     this.node = null;
+    node?.stop();
     for (const panel of this.runs.values()) panel.closed("Disconnected.");
     this.runs.clear();
     document.body.classList.remove("is-training");
@@ -203,4 +214,5 @@ async function begin(): Promise<void> {
   await new JoinPage(await DatabaseStorage.open(DATABASE)).open();
 }
 
+addEventListener("unhandledrejection", ({ reason }) => showError(reason));
 begin().catch(showError);

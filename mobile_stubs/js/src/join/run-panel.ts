@@ -59,12 +59,12 @@ export class RunPanel {
   began({ round, cohort, attempt }: NodeEvents["round"]): void {
     this.cohort = cohort.length;
     this.stages.reset();
-    this.standing.textContent = `Round ${round} of ${this.terms.rounds} with ${cohort.length} peers${attempt > 1 ? `, try ${attempt}` : ""}.`;
+    this.stands(`Round ${round} of ${this.terms.rounds} with ${cohort.length} peers${attempt > 1 ? `, try ${attempt}` : ""}.`);
     this.node.dataset["round"] = String(round);
     this.count();
   }
 
-  /** Something else than a round is what happens now. */
+  /** Say how things stand, until the run is over. */
   stands(text: string): void {
     if (this.node.dataset["state"] !== "over") this.standing.textContent = text;
   }
@@ -82,7 +82,7 @@ export class RunPanel {
     this.received += result.bytesReceived;
     this.stages.entered("done");
     const told = this.manifest.metrics.map(({ name }) => `${name} ${shown(best(result, name))}`).join(", ");
-    this.standing.textContent = `Round ${result.round} of ${this.terms.rounds} is done: ${told}.`;
+    this.stands(`Round ${result.round} of ${this.terms.rounds} is done: ${told}.`); // a quorum may end the run before
     announce(`Round ${result.round} of ${this.terms.rounds}: ${told}`);
     this.node.dataset["done"] = String(result.round);
     this.count();
@@ -103,10 +103,10 @@ export class RunPanel {
     const last = this.results.at(-1);
     this.numbers.replaceChildren(
       facts([
-        ["Peers", this.cohort === 0 ? "–" : last === undefined ? count(this.cohort) : `${last.survivors} of ${this.cohort} in the sum`],
+        ["Peers in the sum", last === undefined ? "–" : `${last.survivors} of ${this.cohort}`],
         ["Sent", bytes(this.sent)],
         ["Received", bytes(this.received)],
-        ["Last round took", last === undefined ? "–" : `${measure(last.milliseconds / 1000)} s`],
+        ["Last round took", last === undefined ? "–" : `${(last.milliseconds / 1000).toFixed(1)} s`],
         ["Model", last === undefined ? "–" : element("code", { class: "model", title: last.modelDigest }, last.modelDigest.slice(0, 12))],
       ]),
     );

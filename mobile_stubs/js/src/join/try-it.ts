@@ -33,8 +33,8 @@ export class TryIt {
     this.ask = () => void this.askOnce();
     this.node = element(
       "section",
-      { class: "try", "aria-labelledby": "try-title" },
-      element("h3", { id: "try-title" }, "Try the model"),
+      { class: "try", "aria-label": `Try the model of ${manifest.name}` },
+      element("h3", {}, "Try the model"),
       this.version,
       element("div", { class: "trying" }, this.picture() ?? this.form(), this.answer),
     );

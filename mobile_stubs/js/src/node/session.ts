@@ -27,6 +27,8 @@ import type { Platform, Socket } from "./platform.js";
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 const REQUEST_TIMEOUT_MS = 30_000;
+/** What 1002 means; browsers let pages close with 1000 and 3000 to 4999 alone. */
+const BROKEN_PROTOCOL = 3002;
 const FIRST_BACKOFF_MS = 100;
 const LONGEST_BACKOFF_MS = 15_000;
 const MAX_SLICE_BYTES = 1 << 20;
@@ -294,7 +296,7 @@ export class Session {
       else this.onPart(new Uint8Array(data as ArrayBuffer));
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
-      this.socket?.close(1002);
+      this.socket?.close(BROKEN_PROTOCOL);
       this.end(new SignalingUntrustedError(this.url, `broke the protocol: ${error.message}`));
     }
   }

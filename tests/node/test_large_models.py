@@ -1,0 +1,99 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import plans
+from plans import Field
+from plans.errors import BundleError
+from protocol.terms import encode_terms
+from python_node.large_models import is_large
+from tests.e2e.world import terms
+
+PEAK_OF_AN_UPDATE = """
+import json, resource, sys
+import numpy as np
+import plans
+from protocol.terms import decode_terms
+from python_node.datasets import Dataset
+from python_node.membership import initial_model
+from python_node.training import LocalTrainer
+
+def status(key):
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key + ":"))
+
+plan = plans.load(sys.argv[1])
+x = np.random.default_rng(0).standard_normal((64, 1000)).astype(np.float32)
+dataset = Dataset(name="d", arrays={"x": x, "y": np.zeros(64, np.int64)}, holdout=None)
+trainer = LocalTrainer(plan, decode_terms(open(sys.argv[2], "rb").read()), dataset, threads=1, node_seed=bytes(32))
+model = initial_model(plan)
+del plan
+open("/proc/self/clear_refs", "w").write("5")
+before = status("VmRSS")
+update = trainer.update(model, "ab" * 32, cancelled=lambda: False)
+peak = status("VmHWM") - before
+held = status("VmRSS") - before
+print(json.dumps([peak / model.nbytes, held / model.nbytes, float(np.abs(update.values).max())]))
+"""
+
+
+def large_plan():
+    torch.manual_seed(0)
+    return plans.trace(
+        nn.Sequential(nn.Linear(1000, 8000), nn.ReLU(), nn.Linear(8000, 10)),
+        loss="cross_entropy",
+        optimizer=plans.SGD(lr=0.1),
+        inputs={"x": Field("float32", (1000,))},
+        targets={"y": Field("int64")},
+        name="large",
+        version="1",
+        check=False,
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_an_update_of_a_large_model_takes_and_leaves_little_memory(tmp_path):
+    """In models: parameters before and after a step, a gradient, and what surrounds them; then the update alone."""
+    plan = large_plan()
+    assert is_large(plan.manifest)
+    (tmp_path / "terms").write_bytes(encode_terms(terms(plan)))
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK_OF_AN_UPDATE, plan.save(tmp_path / "large.plan"), tmp_path / "terms"],
+        check=True, capture_output=True, text=True, timeout=150,
+    )  # fmt: skip
+    peak, held, moved = np.array(eval(done.stdout))
+    assert moved > 0
+    assert peak < 5, (peak, held)
+    assert held < 2
+
+
+def test_a_plan_without_its_start_still_trains_and_says_what_is_gone(plan):
+    kept = plan.without_start()
+    assert (kept.digest, kept.manifest) == (plan.digest, plan.manifest)
+    assert (
+        sum(map(len, kept.blobs.values())) == sum(map(len, plan.blobs.values())) - 4 * plan.manifest.parameter_count
+    )
+    with pytest.raises(BundleError, match="its initial theta was let go of in this program"):
+        kept.initial("theta")
+    data = {"x": np.ones((8, 6), np.float32), "y": np.zeros(8, np.int64)}
+    start = [plan.initial(role) for role in ("theta", "optimizer_state", "buffers")]
+    settings = {"batch_size": 4, "epochs": 1, "learning_rate": 0.1, "seed": b"s"}
+    lean = plans.Executor(kept, keep_memory=False).train(*start, data, **settings)
+    full = plans.Executor(plan).train(*start, data, **settings)
+    assert np.array_equal(lean.theta, full.theta)
+
+
+@pytest.fixture
+def plan():
+    torch.manual_seed(0)
+    return plans.trace(
+        nn.Linear(6, 3), loss="cross_entropy", optimizer="sgd", inputs={"x": Field("float32", (6,))},
+        targets={"y": Field("int64")}, name="small", version="1",
+    )  # fmt: skip
+
+
+def test_small_models_are_not_large(plan):
+    assert not is_large(plan.manifest)
