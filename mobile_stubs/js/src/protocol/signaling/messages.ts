@@ -95,7 +95,6 @@ const FROM_SERVER = {
   challenge: record({ versions: list(integer(0, LARGEST), { least: 1, most: 16 }), nonce: bytes32, server: hex64, name }),
   welcome: record({ signature }),
   error: record({ re: optional(nullable(integer(0, LARGEST)), null), code: text(64), message: text(2048) }),
-  plan_reply: record({ re: requestId, plan: hex64, envelope: envelopeSchema }),
   blob_slice: record({ re: requestId, digest: hex64, offset, length: offset, size: offset }),
   run_reply: record({ re: requestId, status: runStatus, envelope: optional(nullable(envelopeSchema), null) }),
   runs: record({ re: requestId, runs: list(runStatus, { most: MAX_PAGE }), next: optional(nullable(integer(0, LARGEST)), null) }),
@@ -153,7 +152,6 @@ const FROM_PEER = {
   ready: record({ id: requestId, run: hex64, round: logged, model_digest: hex64 }),
   decline: record({ id: requestId, run: hex64, reason: optional(sentence, "") }),
   withdraw: record({ id: requestId, run: hex64 }),
-  get_plan: record({ id: requestId, plan: hex64 }),
   get_blob: record({ id: requestId, digest: hex64, offset, length: integer(1, 4 << 20) }),
   get_run: record({ id: requestId, run: hex64 }),
   list_runs: record({
@@ -163,8 +161,6 @@ const FROM_PEER = {
     plan: optional(nullable(hex64), null),
   }),
   log: record({ id: requestId, run: hex64, first: optional(round, 1), limit: optional(integer(1, MAX_PAGE), 20) }),
-  watch: record({ id: requestId, run: hex64 }),
-  unwatch: record({ id: requestId, run: hex64 }),
   result: record({
     id: requestId,
     run: hex64,
