@@ -108,6 +108,60 @@ def test_csv_tables_come_out_as_in_the_python_node_or_are_refused_by_both(loaded
     assert refused == set(broken) - {"beyond int64"}  # one that widens to float32
 
 
+CELLS = [
+    *("0", "1", "-2", "+5", "255", "3.5", ".5", "6.", "-4e-3", "1E3", " 7", "8 ", "\t9", "9223372036854775807"),
+    *(
+        '"4"',
+        '"1.5"',
+        '"a,b"',
+        '"a""b"',
+        'a"b',
+        '""',
+        "",
+        "x",
+        "nan",
+        "-inf",
+        "1e39",
+        "1e999",
+        "1_0",
+        "0x1",
+        "\u0661",
+        "1 2",
+    ),
+    *("true", "False", "--1", "1e", "1.2.3", "\u00a01", "\x0b1"),
+]
+
+
+def test_random_tables_come_out_alike_or_are_refused_by_both(loaded, tmp_path):
+    random = np.random.default_rng(11)
+    asked = []
+    for number in range(400):
+        width = int(random.integers(1, 4))
+        plain = CELLS[: 14 if number % 2 else len(CELLS)]
+        rows = [
+            [plain[i] for i in random.integers(0, len(plain), width + (random.random() < 0.02))]
+            for _ in range(random.integers(1, 5))
+        ]
+        end = ("\n", "\r\n", "\r")[number % 3]
+        text = end.join([",".join(f"c{i}" for i in range(width)), *(",".join(row) for row in rows)])
+        path = tmp_path / f"{number}.csv"
+        path.write_text(text + end * int(random.integers(0, 3)), encoding="utf-8", newline="")
+        dtype = ("float32", "float64", "int32", "uint8", "bool", None)[int(random.integers(0, 6))]
+        columns = {} if dtype is None else {"all": {"columns": ["*"], "dtype": dtype}}
+        asked.append((path, {"columns": columns}))
+    taken = 0
+    for (path, options), found in zip(asked, loaded(asked), strict=True):
+        groups = {field: ColumnGroup(**group) for field, group in options["columns"].items()}
+        try:
+            arrays = load_dataset("data", path, columns=groups).arrays
+        except DatasetError:
+            arrays = None
+        is_alike = "refused" in found if arrays is None else "fields" in found and same(found, arrays)
+        assert is_alike, (path.read_bytes(), options, found, arrays)
+        taken += arrays is not None
+    assert 50 < taken < 350
+
+
 def test_a_hold_out_has_the_size_it_has_in_the_python_node(loaded, tmp_path):
     np.savez(tmp_path / "data.npz", x=np.arange(37, dtype="f4"))
     (found,) = loaded([(tmp_path / "data.npz", {"holdOut": 0.2})])

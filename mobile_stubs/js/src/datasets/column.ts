@@ -11,8 +11,9 @@ const RANGES = {
   int32: [-(1n << 31n), (1n << 31n) - 1n],
   int64: [-(1n << 63n), (1n << 63n) - 1n],
 } as const;
-const WHOLE = /^\s*[+-]?[0-9]{1,40}\s*$/;
-const NUMBER = /^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$/;
+/** Digits that Python turns into a whole number at most. */
+const WHOLE = /^[+-]?[0-9]{1,4300}$/;
+const NUMBER = /^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$/;
 const FIRST_ROOM = 1024;
 
 /** One field of a table. A dtype of null begins as int64 and widens to float32 at the first cell that is no integer. */
@@ -69,14 +70,14 @@ export class Column {
   /** The cell's number; null where it is none of this dtype. */
   private parse(cell: string): number | bigint | null {
     const { dtype } = this;
-    if (dtype === "bool") return TRUTH.get(cell.trim().toLowerCase()) ?? null;
+    const text = stripped(cell);
+    if (dtype === "bool") return TRUTH.get(text.toLowerCase()) ?? null;
     if (dtype === "float32" || dtype === "float64") {
-      const value = NUMBER.test(cell) ? Number(cell) : Number.NaN;
+      const value = NUMBER.test(text) ? Number(text) : Number.NaN;
       const most = dtype === "float32" ? LARGEST_FLOAT32 : Number.MAX_VALUE;
       return Math.abs(value) <= most ? value : null;
     }
-    if (!WHOLE.test(cell)) return null;
-    const text = cell.trim();
+    if (!WHOLE.test(text)) return null;
     const value = BigInt(text.startsWith("+") ? text.slice(1) : text);
     const [low, high] = RANGES[dtype];
     if (value < low || value > high) return null;
@@ -94,4 +95,17 @@ export class Column {
     larger.set(this.values as Float64Array);
     this.values = larger;
   }
+}
+
+/** Without the space around it that Python strips too, and no more: another script's space is refused by both. */
+function stripped(cell: string): string {
+  let [start, end] = [0, cell.length];
+  while (start < end && isSpace(cell.charCodeAt(start))) start++;
+  while (end > start && isSpace(cell.charCodeAt(end - 1))) end--;
+  return cell.slice(start, end);
+}
+
+/** ASCII space: tab to carriage return, the four separators, and the space itself. */
+function isSpace(code: number): boolean {
+  return (code >= 0x09 && code <= 0x0d) || (code >= 0x1c && code <= 0x20);
 }
