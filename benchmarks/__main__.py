@@ -1,7 +1,7 @@
 """Run every benchmark, each in its own process, and print their JSON objects one per line.
 
-`python -m benchmarks [--out FOLDER] [NAME ...]`; with `--out` each object also goes to FOLDER/NAME.json. The soak is
-left out unless it is named: it kills nodes on purpose and takes minutes.
+`python -m benchmarks [--out FOLDER] [NAME ...]`; with `--out` each object also goes to FOLDER/NAME.json. The soak
+and the large model are left out unless they are named: they take minutes, and gigabytes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 NAMES = ("plan_step", "plan_step_web", "secagg", "server_optimizers", "many_cohorts", "links", "signaling", "rounds")
-EXTRA = ("soak",)
+EXTRA = ("soak", "large_model")
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from plans.execute import Executor, Metrics, Progress, TrainResult
 from plans.fields import Field
 from plans.metrics import PerExample
 from plans.optimizers import SGD, Adam, RMSprop
+from plans.picture import picture
 from plans.preflight import Preflight, StepCost, preflight
 from plans.validate import validate
 from plans.verification import verify
@@ -56,6 +57,7 @@ __all__ = [
     "load",
     "lora",
     "open_signed",
+    "picture",
     "preflight",
     "trace",
     "validate",

@@ -49,6 +49,19 @@ def test_inspect_shows_what_is_read_and_what_leaves(peerplan, plan_file, plan, a
     assert author[1].peer_id in shown
 
 
+def test_inspect_draws_graphs_and_writes_them_for_other_viewers(peerplan, plan_file, plan, tmp_path):
+    found = json.loads(
+        peerplan("plan", "inspect", plan_file, "--svg", tmp_path / "p", "--onnx", tmp_path / "m", "--json").stdout
+    )
+    assert found["pictures"] == [str(tmp_path / "p" / f"{kind}.svg") for kind in plan.manifest.functions]
+    for kind in plan.manifest.functions:
+        assert (tmp_path / "p" / f"{kind}.svg").read_text() == plans.picture(
+            plan.graph(kind), title=f"{plan.manifest.name} {plan.manifest.version}: {kind}"
+        )
+        assert (tmp_path / "m" / f"{kind}.onnx").read_bytes() == plan.graph(kind)
+    assert "https://netron.app" in peerplan("plan", "inspect", plan_file, "--onnx", tmp_path / "m").stdout
+
+
 def test_text_of_a_plan_is_not_taken_as_markup(peerplan, plan, tmp_path):
     manifest = msgspec.structs.replace(plan.manifest, description="[bold red]trust me[/] [link=http://x]y[/link]")
     plans.Plan.of(manifest, plan.blobs).save(tmp_path / "loud.plan")

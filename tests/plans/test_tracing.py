@@ -48,6 +48,7 @@ def test_public_names():
         "load",
         "lora",
         "open_signed",
+        "picture",
         "preflight",
         "trace",
         "validate",
