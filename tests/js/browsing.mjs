@@ -25,6 +25,17 @@ if (options.between) {
     connection = socket;
   });
 }
+/** Answers instead of the server's, each once: "break" or a status, for addresses that end alike. */
+for (const [ending, instead] of options.instead ?? []) {
+  await context.route(
+    (url) => url.pathname.endsWith(ending),
+    (route) => {
+      say("instead", { ending });
+      return instead === "break" ? route.abort("connectionreset") : route.fulfill({ status: instead });
+    },
+    { times: 1 },
+  );
+}
 const asked = [];
 page.on("request", (request) => asked.push(request.url()));
 page.on("websocket", (socket) => asked.push(socket.url()));

@@ -16,12 +16,16 @@ class Tab(JsPeer):
         super().__init__(name)
         self._steps = 0
 
-    async def open(self, *, before: str | None = None, between: bool = False) -> None:
+    async def open(
+        self, *, before: str | None = None, between: bool = False, instead: list[tuple[str, str | int]] | None = None
+    ) -> None:
         """Start the browser; `before` is a script that runs in every page before its own.
 
-        With `between` the test stands between the page and its websockets.
+        With `between` the test stands between the page and its websockets. `instead` lists ends of addresses and
+        what is answered there once: "break" or an HTTP status.
         """
-        await self.start({"before": before, "between": between}, script="browsing.mjs")
+        options = {"before": before, "between": between, "instead": instead or []}
+        await self.start(options, script="browsing.mjs")
 
     async def do(self, step: str, **fields: Any) -> Any:
         """Do one step and give what it found."""

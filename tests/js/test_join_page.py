@@ -13,7 +13,7 @@ from protocol.terms import Deadlines
 from python_node.datasets import Dataset
 from python_node.mesh import MeshConfig
 from tests.e2e.data import examples
-from tests.e2e.world import World, finished
+from tests.e2e.world import World, finished, models
 from tests.js.tab import Tab
 
 pytestmark = [
@@ -73,9 +73,9 @@ def shards(count):
     ]
 
 
-async def connected(tab, world, path, *, least=3, between=False):
+async def connected(tab, world, path, *, least=3, **options):
     """Open the page, pick a file, and connect as an owner does."""
-    await tab.open(between=between)
+    await tab.open(**options)
     assert await tab.do("goto", url=page_of(world)) == 200
     await tab.do("pick", button="Choose a file", paths=[str(path)])
     await tab.do("fill", label="Smallest group for a sum", value=str(least))
@@ -163,7 +163,7 @@ async def test_a_person_trains_with_python_nodes_sees_curves_and_draws_a_digit(w
     assert tab.of("pageerror") == []
     assert tab.of("console") == []
     held = await tab.do("attribute", selector=".model", attribute="title")
-    assert {host.model(status.run)[1] for host in hosts} == {held}
+    assert {model[1] for model in await models(hosts, status.run, 10)} == {held}
 
 
 async def test_refusing_by_keyboard_leaves_nothing_behind(world, tab, tmp_path):
@@ -257,7 +257,8 @@ async def test_a_table_is_trained_on_and_the_form_predicts_what_the_model_says(w
     await tab.do("fill", label="features", value="0.5, -1.25, 2")
     await tab.do("click", role="button", called="Predict")
     await tab.do("until", selector=".answer .result strong")
-    theta = np.frombuffer(hosts[0].model(status.run)[2], dtype="<f4")
+    (held,) = await models(hosts, status.run, 2)
+    theta = np.frombuffer(held[2], dtype="<f4")
     expected = float(theta[:3] @ values + theta[3])  # weight, then bias: checked by the plan's parameter order
     assert [parameter.name for parameter in plan.manifest.parameters] == ["0.weight", "0.bias"]
     shown = float((await tab.do("text", selector=".answer .result strong")).replace(",", ""))
@@ -352,6 +353,32 @@ async def test_a_signaling_server_that_goes_away_and_comes_back_is_joined_again(
     await tab.do("click", role="button", called="Accept and train")
     await tab.do("until", selector=".run[data-done='1']")
     await tab.do("until", selector="#problems [data-code=signaling-down]", state="detached")
+
+
+async def test_a_part_of_the_runtime_that_breaks_off_is_fetched_again(world, tab, tmp_path):
+    np.savez(tmp_path / "shard.npz", **examples(5))
+    await connected(tab, world, tmp_path / "shard.npz", instead=[("/runtime.2", "break")])
+    await world.nodes(2)
+    author = await world.author()
+    await world.publish(author, build_plan(), rounds=1, deadlines=DEADLINES)
+    await tab.do("click", role="button", called="Accept and train")
+    await tab.do("until", selector=".run[data-done='1']")
+    assert len(tab.of("instead", ending="/runtime.2")) == 1
+
+
+async def test_a_runtime_that_does_not_load_is_told_and_the_others_go_on(world, tab, tmp_path):
+    np.savez(tmp_path / "shard.npz", **examples(5))
+    await connected(tab, world, tmp_path / "shard.npz", instead=[("/runtime.1", 503)])
+    hosts = await world.nodes(3)
+    author = await world.author()
+    status = await world.publish(author, build_plan(), rounds=1)
+    await tab.do("click", role="button", called="Accept and train")
+    await tab.do("until", selector="#problems .notice")
+    told = await tab.do("text", selector="#problems")
+    assert "ONNX Runtime did not load" in told
+    assert "/join/runtime.1: the server answered 503" in told
+    assert (await finished(author, status.run, within_s=90)).state == "finished"
+    assert len(await models(hosts, status.run, 1)) == 1
 
 
 async def test_a_server_that_breaks_the_protocol_is_left_and_the_picked_file_stays(world, tab, tmp_path):
