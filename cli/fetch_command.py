@@ -35,7 +35,7 @@ from protocol.secagg.apply import model_digest
 from python_node.author import Author, FetchedModel
 from python_node.loop import run as run_loop
 from python_node.membership import initial_model
-from python_node.training import model_length
+from python_node.training import model_length, split_model
 
 __all__ = ["fetch"]
 
@@ -97,11 +97,11 @@ class _Fetched:
 
     @property
     def theta(self) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        return self.model.values[: self.plan.manifest.parameter_count]
+        return split_model(self.plan, self.model.values)[0]
 
     @property
     def buffers(self) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        return self.model.values[self.plan.manifest.parameter_count :]
+        return split_model(self.plan, self.model.values)[1]
 
 
 async def _fetch(author: Author, run: str, round_number: int | None, *, quiet: bool) -> _Fetched:

@@ -18,6 +18,7 @@ from cli.fetch_command import fetch
 from cli.identity_command import identity
 from cli.node_command import node
 from cli.output import print_json
+from cli.personal_command import personal
 from cli.plan_commands import plan_app
 from cli.predict_command import predict
 from cli.publish_command import publish
@@ -109,6 +110,7 @@ app.command("runs", rich_help_panel="Author")(runs)
 app.command("watch", rich_help_panel="Author")(watch)
 app.command("fetch", rich_help_panel="Author")(fetch)
 app.command("predict", rich_help_panel="Use")(predict)
+app.command("personal", rich_help_panel="Use")(personal)
 app.command("identity", rich_help_panel="Use")(identity)
 app.command("doctor", rich_help_panel="Use")(doctor)
 

@@ -133,7 +133,7 @@ def _show_card(card: Card) -> None:
         "digest": card.digest,
         "signed by": card.author or "[yellow]nobody yet[/yellow]",
         "reads": "\n".join(f"{text(field.name)}  {field.dtype}{list(field.shape)}" for field in card.reads),
-        "stays": "all of what it reads" + _frozen(card),
+        "stays": "all of what it reads" + _local(card) + _frozen(card),
         "leaves": f"{_leaving(card)}, {_names(card)} and a count of examples: "
         f"{card.leaves_bytes:,} bytes a round, masked",
         "vectors": f"{card.parameter_count:,} parameters, {card.optimizer_count:,} optimizer, "
@@ -149,6 +149,11 @@ def _show_card(card: Card) -> None:
     out.print(table)
 
 
+def _local(card: Card) -> str:
+    """What each peer trains for itself."""
+    return f"; {card.local_count:,} local parameters, each peer's own" if card.local_count else ""
+
+
 def _frozen(card: Card) -> str:
     """What is part of the plan and of no round."""
     return f"; {card.frozen_count:,} frozen numbers of the plan, never sent again" if card.frozen_count else ""
@@ -156,7 +161,7 @@ def _frozen(card: Card) -> str:
 
 def _leaving(card: Card) -> str:
     buffers = f", {card.buffer_count:,} buffers" if card.buffer_count else ""
-    return f"{card.parameter_count:,} parameters{buffers}"
+    return f"{card.parameter_count - card.local_count:,} parameters{buffers}"
 
 
 def _names(card: Card) -> str:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import plans
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from plans import Plan
 
 
-def build_plan(seed: int = 0) -> Plan:
-    """Trace the plan; torch is needed here and nowhere else."""
+def build_plan(seed: int = 0, local: Sequence[str] = ()) -> Plan:
+    """Trace the plan; torch is needed here and nowhere else. `local=["2.*"]` gives each peer a head of its own."""
     import torch  # noqa: PLC0415 - a node that imports this file for its name needs no torch
     from torch import nn  # noqa: PLC0415
 
@@ -26,6 +28,7 @@ def build_plan(seed: int = 0) -> Plan:
         targets={"label": plans.Field("int64")},
         metrics=["accuracy"],
         batch_size=16,
+        local=local,
         name="digits",
         version="1",
         description="Which digit an 8x8 image shows; pixels scaled to 0..1.",

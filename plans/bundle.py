@@ -91,23 +91,27 @@ class Plan:
     def initial(self, role: str) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The initial float32 vector of a role; zeros where none is given.
 
-        Roles are "theta", "optimizer_state", "buffers", and "frozen", which stays as it is.
+        Roles are "theta" with "local" at its end, "optimizer_state", "buffers", and "frozen", which stays as it is.
 
         Raises:
             BundleError: the vector is not in memory any more, see `without_start`.
         """
         counts = {
-            "theta": self.manifest.parameter_count,
+            "theta": self.manifest.shared_count,
+            "local": self.manifest.local_count,
             "optimizer_state": self.manifest.optimizer_count,
             "buffers": self.manifest.buffer_count,
             "frozen": self.manifest.frozen_count,
         }
         digest = self.manifest.initial.get(role)  # type: ignore[call-overload]
         if digest is None:
-            return np.zeros(counts[role], np.float32)
-        if digest not in self.blobs:
+            found = np.zeros(counts[role], np.float32)
+        elif digest not in self.blobs:
             raise BundleError(f"plan {self.manifest.name}: its initial {role} was let go of in this program")
-        return np.frombuffer(self.blobs[digest], "<f4").astype(np.float32)
+        else:
+            found = np.frombuffer(self.blobs[digest], "<f4").astype(np.float32)
+        whole = role == "theta" and self.manifest.local_count
+        return np.concatenate([found, self.initial("local")]) if whole else found
 
     def without_start(self) -> Self:
         """The same plan without the initial parameters and buffers, for a program that has made its first model."""

@@ -32,8 +32,9 @@ class FunctionCard:
 class Card:
     """A plan for people. `reads` stays on the device; `leaves_bytes` is the size of what leaves, masked, in a round.
 
-    That is one number of 4 bytes per parameter, buffer and metric, and for the count of examples; the ring of a run
-    packs them closer. What is frozen never leaves: every peer has it from the plan.
+    That is one number of 4 bytes per shared parameter, buffer and metric, and for the count of examples; the ring of
+    a run packs them closer. What is frozen never leaves: every peer has it from the plan. Nor do local parameters:
+    every peer trains its own.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Card:
     optimizer_count: int
     buffer_count: int
     frozen_count: int
+    local_count: int
     leaves_bytes: int
     bundle_bytes: int
     opset: int
@@ -68,7 +70,8 @@ def card(plan: Plan) -> Card:
         optimizer_count=manifest.optimizer_count,
         buffer_count=manifest.buffer_count,
         frozen_count=manifest.frozen_count,
-        leaves_bytes=4 * (manifest.parameter_count + manifest.buffer_count + len(manifest.metrics) + 1),
+        local_count=manifest.local_count,
+        leaves_bytes=4 * (manifest.shared_count + manifest.buffer_count + len(manifest.metrics) + 1),
         bundle_bytes=len(plan.manifest_bytes) + sum(len(data) for data in plan.blobs.values()),
         opset=manifest.opset,
         functions=tuple(_function(kind, plan.graph(kind)) for kind in manifest.functions),

@@ -79,13 +79,13 @@ def preflight(plan: Plan, terms: RunTerms, *, measure: bool = True) -> Preflight
     if terms.plan != plan.digest:
         raise BundleError(f"terms {terms.name} are of plan {terms.plan[:12]}, this one is {plan.digest[:12]}")
     tail = (1 + len(manifest.metrics)) * (2 if terms.evaluate else 1)
-    length = manifest.parameter_count + manifest.buffer_count + tail
+    length = manifest.shared_count + manifest.buffer_count + tail
     masked = math.ceil(length / 8) * terms.ring_bits
     # reduce-scatter: every chunk but one's own goes to its owner, then every owner sends its sum to all (spec 07)
     others = (terms.cohort_size - 1) / terms.cohort_size
     moved = math.ceil(masked * others * (1 + terms.replicas))
-    moments = 2 * moment_count(terms.server_optimizer, manifest.parameter_count)
-    vectors = 4 * (2 * length + moments + manifest.optimizer_count + manifest.frozen_count)
+    moments = 2 * moment_count(terms.server_optimizer, manifest.shared_count)
+    vectors = 4 * (2 * length + moments + 2 * manifest.local_count + manifest.optimizer_count + manifest.frozen_count)
     largest = terms.cohort_size * ((1 << (terms.value_bits - 1)) - 1)
     graph_bytes = len(plan.graph("train"))
     step = measure_step(plan, batch_size=terms.local.batch_size) if measure else None

@@ -27,6 +27,7 @@ __all__ = [
 
 MAX_MANIFEST_BYTES = 2 << 20
 MAX_VECTOR = 1 << 28
+MAX_LOCAL = 1 << 26
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_VECTOR)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 32)]
@@ -117,6 +118,9 @@ class PlanManifest(_Record, frozen=True, kw_only=True):
     `buffers` float32 [buffer_count]. `initial` names blobs of little-endian float32 by role ("theta",
     "optimizer_state", "buffers"); a role that is absent starts at zero. The role "frozen" names what every graph
     reads and no run changes: it is part of the plan, never of a model, an update or a sum.
+
+    The last `local_count` parameters of theta are local: each peer trains its own and keeps them. They are part of no
+    model, update or sum. The role "theta" names the shared ones before them, "local" what the local ones start from.
     """
 
     format: Literal["peerplan-plan/1"] = "peerplan-plan/1"
@@ -130,16 +134,22 @@ class PlanManifest(_Record, frozen=True, kw_only=True):
     parameter_count: Count
     optimizer_count: Count
     buffer_count: Count
+    local_count: Annotated[int, msgspec.Meta(ge=0, le=MAX_LOCAL)] = 0
     metrics: Annotated[tuple[Metric, ...], msgspec.Meta(max_length=32)]
     training: Training | None
     functions: dict[Kinds, Function]
-    initial: dict[Literal["theta", "optimizer_state", "buffers", "frozen"], Hex64]
+    initial: dict[Literal["theta", "local", "optimizer_state", "buffers", "frozen"], Hex64]
     blobs: Annotated[tuple[Blob, ...], msgspec.Meta(max_length=256)]
 
     @property
     def data_fields(self) -> tuple[DataField, ...]:
         """Everything the plan reads of a dataset: inputs, then targets."""
         return self.inputs + self.targets
+
+    @property
+    def shared_count(self) -> int:
+        """Parameters of theta that travel: all but the local ones at its end."""
+        return self.parameter_count - self.local_count
 
     @property
     def frozen_count(self) -> int:
@@ -189,7 +199,8 @@ def _check_blobs(manifest: PlanManifest) -> None:
     for function in manifest.functions.values():
         manifest.blob(function.graph)
     sizes = {
-        "theta": manifest.parameter_count,
+        "theta": manifest.shared_count,
+        "local": manifest.local_count,
         "optimizer_state": manifest.optimizer_count,
         "buffers": manifest.buffer_count,
     }
@@ -218,6 +229,12 @@ def _check_parameters(manifest: PlanManifest) -> None:
         at += size
     if at != manifest.parameter_count:
         raise ManifestError(f"plan {manifest.name}: parameters end at {at}, expected {manifest.parameter_count}")
+    starts = {tensor.offset for tensor in manifest.parameters if tensor.offset}
+    if manifest.local_count and manifest.shared_count not in starts:
+        raise ManifestError(
+            f"plan {manifest.name}: {manifest.local_count} of {manifest.parameter_count} parameters are local, "
+            "expected whole tensors at the end, and one before them"
+        )
 
 
 def explain_misfit(manifest: PlanManifest, dataset: DatasetSchema) -> str | None:

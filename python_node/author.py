@@ -59,9 +59,10 @@ class RunView:
 
 @dataclass(frozen=True, kw_only=True)
 class FetchedModel:
-    """A model from a peer: float32 [P + B], checked against the digest that a quorum of the run's peers signed.
+    """A model from a peer, checked against the digest that a quorum of the run's peers signed.
 
-    The digest is over the server optimizer's moments too, where it has any; they are not in `values`.
+    `values` is float32 [P + B]: shared parameters, then buffers. The digest is over the server optimizer's moments
+    too, where it has any; they are not in `values`.
     """
 
     round: int
@@ -318,8 +319,8 @@ class Author:
         """
         view = await self.view(run)
         manifest, optimizer = view.manifest, view.terms.server_optimizer
-        length = manifest.parameter_count + manifest.buffer_count
-        total = 4 * (length + moment_count(optimizer, manifest.parameter_count))
+        length = manifest.shared_count + manifest.buffer_count
+        total = 4 * (length + moment_count(optimizer, manifest.shared_count))
         past = None
         if round_number is not None:
             past = (round_number, (await self._entry(run, round_number)).model_digest)

@@ -125,14 +125,14 @@ def check_initial_model(manifest: PlanManifest, optimizer: ServerOptimizer, data
     Raises:
         ProtocolError: other bytes than the signed manifest names (zeros, where it names none).
     """
-    at = 4 * manifest.parameter_count
+    at = 4 * manifest.shared_count
     end = at + 4 * manifest.buffer_count
     parts: dict[Literal["theta", "buffers"], bytes] = {"theta": data[:at], "buffers": data[at:end]}
     for role, part in parts.items():
         named = manifest.initial.get(role)
         if any(part) if named is None else digest_of(part) != named:
             raise ProtocolError(f"plan {manifest.name}: a peer sent other {role} than those the plan starts from")
-    fresh = (struct.pack("<f", value) * manifest.parameter_count for value in initial_moments(optimizer))
+    fresh = (struct.pack("<f", value) * manifest.shared_count for value in initial_moments(optimizer))
     if data[end:] != b"".join(fresh):
         raise ProtocolError(
             f"plan {manifest.name}: a peer sent other moments than those {optimizer.kind} starts from"

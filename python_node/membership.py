@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from plans import PlanError, SignedPlan
+from plans import Plan, PlanError, SignedPlan
 from protocol.errors import ProtocolError
 from protocol.identity import Identity, PeerId, short
 from protocol.round.jobs import GroupSum, LocalUpdate
@@ -56,11 +56,11 @@ class Terms:
     envelope: bytes
 
 
-def initial_model(plan: SignedPlan, optimizer: ServerOptimizer = FEDAVG) -> Model:
-    """float32 [P + B + moments]: what the first round starts from."""
-    parameters = plan.manifest.parameter_count
-    moments = [np.full(parameters, value, np.float32) for value in initial_moments(optimizer)]
-    return np.concatenate([plan.initial("theta"), plan.initial("buffers"), *moments])
+def initial_model(plan: Plan, optimizer: ServerOptimizer = FEDAVG) -> Model:
+    """float32 [P + B + moments], without local parameters: what the first round starts from."""
+    shared = plan.manifest.shared_count
+    moments = [np.full(shared, value, np.float32) for value in initial_moments(optimizer)]
+    return np.concatenate([plan.initial("theta")[:shared], plan.initial("buffers"), *moments])
 
 
 class Membership:
@@ -127,14 +127,20 @@ class Membership:
         if found is not None and len(found[2]) == self.model_bytes:
             number, digest, data = found
             self.hold(number, np.frombuffer(data, "<f4").astype(np.float32), digest)
+        if (local := self._state.local_values(self.run.run)) is not None:
+            self._trainer.take_up(np.frombuffer(local, "<f4").astype(np.float32))
 
     def hold(self, number: int, model: Model, digest: str) -> None:
         """This is the model after `number` rounds, with its digest: hashing it here would hold up the event loop."""
+        if number > self.round:
+            self._trainer.adopt()
         self.round, self.model, self.digest = number, model, digest
         self.reached = max(self.reached, number)
 
     def save(self) -> None:
-        """Put the model on disk; blocks."""
+        """Put the model and this node's local values on disk; blocks."""
+        if len(self._trainer.local):
+            self._state.save_local_values(self.run.run, self._trainer.local.astype("<f4").tobytes())
         keep = max(KEPT_CHECKPOINTS, min(_MOST_CHECKPOINTS, _CHECKPOINT_BYTES // max(1, self.model_bytes)))
         self._state.save_checkpoint(
             self.run.run, self.round, np.ascontiguousarray(self.model, "<f4").data, self.digest, keep=keep
@@ -214,7 +220,7 @@ class Membership:
             deadlines=self.run.terms.deadlines,
             checkpoint=self.model,
             optimizer=self.run.terms.server_optimizer,
-            parameter_count=self.plan.manifest.parameter_count,
+            parameter_count=self.plan.manifest.shared_count,
             record=self._state.record,
             contribute=_give(held.total) if parameters.combines and held else self._train(parameters.round_id),
             group=place is not None and place.level == 1,

@@ -214,7 +214,7 @@ def _judge_members(policy: Policy, question: _Question) -> str | None:
 
 def _model_bytes(question: _Question) -> int:
     manifest = question.manifest
-    moments = moment_count(question.terms.server_optimizer, manifest.parameter_count)
+    moments = moment_count(question.terms.server_optimizer, manifest.shared_count)
     vectors = 4 * (manifest.parameter_count + manifest.optimizer_count + manifest.buffer_count + moments)
     return vectors + sum(blob.size for blob in manifest.blobs)
 

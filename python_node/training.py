@@ -24,14 +24,16 @@ _STEPS_PER_CALL = 64
 
 
 def model_length(plan: Plan) -> int:
-    """Elements of what a round trains: parameters and buffers."""
-    return plan.manifest.parameter_count + plan.manifest.buffer_count
+    """Elements of what a round trains together: shared parameters and buffers."""
+    return plan.manifest.shared_count + plan.manifest.buffer_count
 
 
-def split_model(plan: Plan, model: Model) -> tuple[Model, Model]:
-    """Parameters and buffers of a flat model without moments."""
-    cut = plan.manifest.parameter_count
-    return model[:cut], model[cut:]
+def split_model(plan: Plan, model: Model, local: Model | None = None) -> tuple[Model, Model]:
+    """Theta and buffers of a flat model without moments; local parameters are the plan's initial ones by default."""
+    cut = plan.manifest.shared_count
+    if not plan.manifest.local_count:
+        return model[:cut], model[cut:]
+    return np.concatenate([model[:cut], plan.initial("local") if local is None else local]), model[cut:]
 
 
 def shuffle_seed(node_seed: bytes, round_id: str) -> bytes:
@@ -60,6 +62,18 @@ class LocalTrainer:
             give_memory_back()
         self._executor = Executor(self._plan, threads=threads, keep_memory=not large)
         self._fields = [field.name for field in plan.manifest.data_fields]
+        self.local: Model = plan.initial("local")
+        """This peer's own parameters (spec 05 §2), which nobody else ever sees."""
+        self._trained = self.local
+
+    def take_up(self, local: Model) -> None:
+        """Go on with local parameters kept from before, where they fit."""
+        if len(local) == len(self.local):
+            self.local = self._trained = local
+
+    def adopt(self) -> None:
+        """A round went by: the local parameters last trained are this peer's from now on."""
+        self.local = self._trained
 
     def update(self, checkpoint: Model, round_id: str, *, cancelled: Callable[[], bool]) -> LocalUpdate:
         """Train from a checkpoint (float32 [P + B]) and give the difference with its weight and metrics.
@@ -68,7 +82,7 @@ class LocalTrainer:
             PlanError: the data does not fit, ONNX Runtime failed, or the round was called off.
         """
         trained, training = self.train(checkpoint, round_id, cancelled=cancelled)
-        theta, buffers = split_model(self._plan, checkpoint)
+        theta, buffers = split_model(self._plan, checkpoint, self.local)
         held_out = None
         if self._terms.evaluate and self._dataset.holdout is not None:
             held_data = self._select(self._dataset.holdout)
@@ -81,8 +95,11 @@ class LocalTrainer:
     def train(
         self, checkpoint: Model, round_id: str, *, cancelled: Callable[[], bool] = lambda: False
     ) -> tuple[Model, Part]:
-        """The model after this round's local epochs, and the metrics on the way, per distinct example."""
-        theta, buffers = split_model(self._plan, checkpoint)
+        """The model after this round's local epochs, and the metrics on the way, per distinct example.
+
+        The local parameters that go with it wait for `adopt`.
+        """
+        theta, buffers = split_model(self._plan, checkpoint, self.local)
         seed = shuffle_seed(self._node_seed, round_id)
         data = self._round_data(seed)
         local = self._terms.local
@@ -99,7 +116,9 @@ class LocalTrainer:
             cancelled=cancelled,
         )
         part = _part(result.metrics, examples=len(next(iter(data.values()))))
-        return np.concatenate([result.theta, result.buffers]) if len(result.buffers) else result.theta, part
+        shared, local_values = np.split(result.theta, [self._plan.manifest.shared_count])
+        self._trained = local_values.copy()  # a view would keep the whole vector in memory
+        return np.concatenate([shared, result.buffers]) if len(result.buffers) else shared, part
 
     def _select(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return {name: arrays[name] for name in self._fields}

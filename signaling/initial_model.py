@@ -20,7 +20,7 @@ def initial_model_digest(manifest: PlanManifest, blobs: BlobFolder, optimizer: S
     """SHA-256 of float32 [parameters + buffers + moments]; a vector without a blob is zeros (spec 06 §2). Blocks."""
     state = hashlib.sha256()
     parts: tuple[tuple[Literal["theta", "buffers"], int], ...] = (
-        ("theta", manifest.parameter_count),
+        ("theta", manifest.shared_count),
         ("buffers", manifest.buffer_count),
     )
     for role, count in parts:
@@ -30,6 +30,6 @@ def initial_model_digest(manifest: PlanManifest, blobs: BlobFolder, optimizer: S
             state.update(bytes(size) if digest is None else blobs.read(digest, offset, size))
     for value in initial_moments(optimizer):
         tile = struct.pack("<f", value) * (_TILE // 4)
-        for offset in range(0, 4 * manifest.parameter_count, _TILE):
-            state.update(tile[: min(_TILE, 4 * manifest.parameter_count - offset)])
+        for offset in range(0, 4 * manifest.shared_count, _TILE):
+            state.update(tile[: min(_TILE, 4 * manifest.shared_count - offset)])
     return Digest(state.hexdigest())

@@ -27,6 +27,7 @@ from protocol.errors import LinkError
 from protocol.identity import Identity
 from protocol.signaling import LogEntry, RoundLogged, RoundOpened, RunChanged
 from python_node.author import Author, RunView
+from python_node.membership import initial_model
 from python_node.state import load_or_create_identity
 from python_node.training import split_model
 
@@ -164,7 +165,7 @@ async def _start_nodes(
 async def _follow(demo: _Demo, author: Author, run: str, plan: Plan, data: Shards, nodes: list[Process]) -> RunView:
     """Watch the run, fetch and evaluate each round's model, and kill whom the options say."""
     view = await author.view(run)
-    demo.models[0] = np.concatenate([plan.initial("theta"), plan.initial("buffers")])
+    demo.models[0] = initial_model(plan)
     executor = Executor(plan)
     wanted: asyncio.Queue[LogEntry | None] = asyncio.Queue()
 

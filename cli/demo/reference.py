@@ -98,7 +98,9 @@ def aggregate_error(
         checkpoint = models[entry.round - 1]
         total, weight = np.zeros(len(checkpoint)), 0
         for index in entry.survivors:
-            trained, part = trainers[entry.cohort[index]].train(checkpoint, entry.round_id)
+            trainer = trainers[entry.cohort[index]]
+            trained, part = trainer.train(checkpoint, entry.round_id)
+            trainer.adopt()
             total += (trained.astype(np.float64) - checkpoint) * part.examples
             weight += part.examples
         revealed = models[entry.round].astype(np.float64) - checkpoint

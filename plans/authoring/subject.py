@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from plans.authoring.judging import LossFunction
     from plans.metrics import PerExample
-__all__ = ["Subject", "subject_of", "with_changing"]
+__all__ = ["Subject", "is_local", "subject_of", "with_changing"]
 
 _EXACT = 1 << 24
 """Whole numbers up to here are exact in float32, in which buffers travel."""
@@ -152,14 +153,21 @@ class Subject:
 
 
 def subject_of(
-    model: nn.Module, *, input_count: int, loss: LossFunction, metrics: Sequence[PerExample], stepping: Stepping
+    model: nn.Module,
+    *,
+    input_count: int,
+    loss: LossFunction,
+    metrics: Sequence[PerExample],
+    stepping: Stepping,
+    local: Sequence[str] = (),
 ) -> Subject:
     """Sort the model's tensors; tied weights count once. All buffers count as frozen: `with_changing` moves some.
 
     Raises:
-        TraceError: a parameter that is not float32, nothing to train, or a buffer that float32 cannot hold.
+        TraceError: a pattern in `local` that names nothing or everything, a parameter that is not float32, nothing to
+            train, or a buffer that float32 cannot hold.
     """
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    trained = _local_last({name: p for name, p in model.named_parameters() if p.requires_grad}, local)
     frozen = {name: p for name, p in model.named_parameters() if not p.requires_grad}
     if not trained:
         raise TraceError(
@@ -174,6 +182,21 @@ def subject_of(
     for name, buffer in buffers.items():
         _check_buffer(name, buffer)
     return Subject(model, trained, {}, frozen | buffers, input_count, loss, metrics, stepping)
+
+
+def is_local(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a parameter stays with the peer that trains it."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _local_last(trained: dict[str, Tensor], patterns: Sequence[str]) -> dict[str, Tensor]:
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in trained):
+            raise TraceError(f"local={pattern!r} names no trained parameter; there are {', '.join(trained)}")
+    shared = {name: p for name, p in trained.items() if not is_local(name, patterns)}
+    if trained and not shared:
+        raise TraceError(f"local={list(patterns)} names all {len(trained)} parameters: nothing is left to share")
+    return shared | trained
 
 
 def with_changing(subject: Subject, changed: Collection[str]) -> Subject:

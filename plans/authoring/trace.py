@@ -15,7 +15,7 @@ from plans.authoring.keras_model import torch_module
 from plans.authoring.lowering import count_draws
 from plans.authoring.selfcheck import check_against_pytorch
 from plans.authoring.stepping import Stepping
-from plans.authoring.subject import Subject, subject_of, with_changing
+from plans.authoring.subject import Subject, is_local, subject_of, with_changing
 from plans.bundle import Plan
 from plans.errors import TraceError
 from plans.fields import Field, as_fields
@@ -66,6 +66,7 @@ def trace(
     clip_norm: float | None = None,
     clip_value: float | None = None,
     proximal: float = 0.0,
+    local: Sequence[str] = (),
     check: bool | Mapping[str, object] = True,
 ) -> Plan:
     """Trace a model into a plan with the functions `train`, `evaluate` and `predict`.
@@ -77,6 +78,9 @@ def trace(
     `clip_norm` and `clip_value` bound each step's gradients; `proximal` is FedProx's mu, which pulls local training
     towards the checkpoint. `check` compares one step, evaluation and prediction of the finished plan with PyTorch, on
     random examples or on those given, arrays by field name [N, ...]; False leaves it out.
+
+    Parameters whose names fit a pattern in `local`, such as "head.*", stay with each peer: it trains its own, from
+    the values given here, and they are part of no model, update or sum.
 
     Raises:
         TraceError: something in the model, loss, metrics or fields that cannot become plain ONNX, or a plan that
@@ -94,10 +98,11 @@ def trace(
         loss=as_loss(loss),
         metrics=as_metrics(metrics),
         stepping=stepping,
+        local=local,
     )
     was_training = module.training
     try:
-        tracing = _Tracing(subject, fields_in)
+        tracing = _Tracing(subject, fields_in, local)
         bounded = _bounded(fields_out, tracing.output) if loss == "cross_entropy" else fields_out
         plan = tracing.plan(
             _listed(bounded),
@@ -117,7 +122,8 @@ def trace(
 class _Tracing:
     """One trace: sizes are worked out once, then each function is captured and written."""
 
-    def __init__(self, subject: Subject, inputs: Mapping[str, Field]) -> None:
+    def __init__(self, subject: Subject, inputs: Mapping[str, Field], local: Sequence[str]) -> None:
+        self.local = {name: p for name, p in subject.parameters.items() if is_local(name, local)}
         self.inputs = tuple(_listed(inputs))
         self.counters: set[str] = set()
         self.subject = subject = self._with_changing(subject)
@@ -186,7 +192,8 @@ class _Tracing:
             graphs[kind] = graph
             functions[kind] = Function(graph=digest_of(graph), inputs=entering, outputs=leaving)
         vectors = {
-            "theta": _packed(self.subject.parameters),
+            "theta": _packed({n: p for n, p in self.subject.parameters.items() if n not in self.local}),
+            "local": _packed(self.local),
             "buffers": _packed(self.subject.buffers),
             "frozen": _packed(self.subject.frozen),
         }
@@ -203,6 +210,7 @@ class _Tracing:
             parameter_count=self.parameter_count,
             optimizer_count=self.optimizer_count,
             buffer_count=self.counts["buffer_count"],
+            local_count=sum(parameter.numel() for parameter in self.local.values()),
             metrics=(
                 Metric(name="loss", bound=loss_bound),
                 *(Metric(name=metric.name, bound=metric.bound) for metric in self.subject.metrics),

@@ -154,12 +154,28 @@ class NodeState:
         return _run_record(*found[0]) if found else None
 
     def forget_run(self, run: str) -> None:
-        """Drop a run and its checkpoints; its receipts and journal stay."""
+        """Drop a run, its checkpoints and local parameters; its receipts and journal stay."""
         with self._models_lock:
             with self._database.transaction():
                 self._database.rows("DELETE FROM runs WHERE run = ?", run)
+                self._database.rows("DELETE FROM local_values WHERE run = ?", run)
                 gone = self._database.rows("DELETE FROM checkpoints WHERE run = ? RETURNING digest", run)
             self._forget_models({digest for (digest,) in gone})
+
+    # Local parameters.
+
+    def save_local_values(self, run: str, vector: bytes) -> None:
+        """Keep this node's own parameters of a run, little-endian float32, in place of those before."""
+        self._database.rows(
+            "INSERT INTO local_values (run, vector) VALUES (?, ?) ON CONFLICT (run) DO UPDATE"
+            " SET vector = excluded.vector",
+            *(run, vector),
+        )
+
+    def local_values(self, run: str) -> bytes | None:
+        """This node's own parameters of a run, or None."""
+        found = self._database.rows("SELECT vector FROM local_values WHERE run = ?", run)
+        return found[0][0] if found else None
 
     # Checkpoints.
 

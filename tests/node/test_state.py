@@ -111,7 +111,7 @@ def test_database_of_a_newer_version_is_refused_and_left_alone(folder: Path) -> 
     database.execute("PRAGMA user_version = 99")
     database.close()
     for _ in range(2):  # the second time shows that the refusal released the lock
-        with pytest.raises(StateError, match="is at migration 99; this version knows 1 at most"):
+        with pytest.raises(StateError, match="is at migration 99; this version knows 2 at most"):
             NodeState.open(folder)
 
 

@@ -6,6 +6,7 @@ import { decodeJson, hex64, integer, list, mapOf, name, nullable, number, type O
 
 export const MAX_MANIFEST_BYTES = 2 << 20;
 const MAX_VECTOR = 2 ** 28;
+const MAX_LOCAL = 2 ** 26;
 const MAX_BLOB = 2 ** 32;
 
 const count = integer(0, MAX_VECTOR);
@@ -48,20 +49,24 @@ const manifestSchema = record({
   parameter_count: count,
   optimizer_count: count,
   buffer_count: count,
+  local_count: optional(integer(0, MAX_LOCAL), 0),
   metrics: list(record({ name, bound: number({ above: 0, most: 1e6 }) }), { most: 32 }),
   training: nullable(
     record({ optimizer: name, learning_rate: number({ above: 0, most: 1e3 }), batch_size: integer(1, 1 << 20) }),
   ),
   functions: mapOf(["train", "evaluate", "predict", "query"], functionSchema),
-  initial: mapOf(["theta", "optimizer_state", "buffers", "frozen"], hex64),
+  initial: mapOf(["theta", "local", "optimizer_state", "buffers", "frozen"], hex64),
   blobs: list(record({ digest: hex64, size: integer(0, MAX_BLOB), role: name }), { most: 256 }),
 });
 /** Everything a node must know to decide on a plan and run it; fields as in schemas/plan-manifest.schema.json. */
 export type PlanManifest = Of<typeof manifestSchema>;
 /** A listed blob. */
 export type Blob = PlanManifest["blobs"][number];
-/** The flat vectors of a plan; `frozen` is what every graph reads and no run changes, part of no model (spec 05 §2). */
-export type VectorRole = "theta" | "optimizer_state" | "buffers" | "frozen";
+/**
+ * The flat vectors of a plan; `frozen` is what every graph reads and no run changes, `local` the end of theta that each
+ * peer trains for itself; both are part of no model (spec 05 §2).
+ */
+export type VectorRole = "theta" | "local" | "optimizer_state" | "buffers" | "frozen";
 
 /** Everything the plan reads of a dataset: inputs, then targets. */
 export function dataFields(manifest: PlanManifest): readonly DataField[] {
@@ -70,7 +75,8 @@ export function dataFields(manifest: PlanManifest): readonly DataField[] {
 
 /** Elements of one of the plan's vectors. */
 export function vectorSize(manifest: PlanManifest, role: VectorRole): number {
-  if (role === "theta") return manifest.parameter_count;
+  if (role === "theta") return manifest.parameter_count - manifest.local_count;
+  if (role === "local") return manifest.local_count;
   if (role === "frozen") return frozenCount(manifest);
   return role === "buffers" ? manifest.buffer_count : manifest.optimizer_count;
 }
@@ -137,6 +143,13 @@ function checkParameters(manifest: PlanManifest, what: string): void {
   }
   if (at !== manifest.parameter_count) {
     throw new ManifestError(`${what}: parameters end at ${at}, expected ${manifest.parameter_count}`);
+  }
+  const shared = manifest.parameter_count - manifest.local_count;
+  if (manifest.local_count > 0 && !manifest.parameters.some(({ offset }) => offset > 0 && offset === shared)) {
+    throw new ManifestError(
+      `${what}: ${manifest.local_count} of ${manifest.parameter_count} parameters are local, ` +
+        "expected whole tensors at the end, and one before them",
+    );
   }
 }
 
