@@ -59,6 +59,10 @@ def check_entry(entry: LogEntry, *, run: str, number: int, digest: str, terms: R
         raise ProtocolError(
             f"run {short(run)}: round {number} is a sum over {len(entry.survivors)} peers, expected {fewest} or more"
         )
+    if entry.survivors[-1] >= len(entry.cohort):
+        raise ProtocolError(
+            f"run {short(run)}: round {number} names survivor {entry.survivors[-1]} of {len(entry.cohort)} peers"
+        )
 
 
 def check_own_delegates(entry: LogEntry, *, own: PeerId, group: int, cohort: Collection[PeerId]) -> None:
@@ -117,6 +121,16 @@ def _check_delegates(entry: LogEntry, combining: Combining, terms: RunTerms) -> 
             f"run {short(entry.run)}: round {entry.round} is logged with {len(entry.cohort)} delegates of groups "
             f"{sorted(groups)}, terms say {terms.cohorts} cohorts, each with one delegate or two"
         )
+    for item in combining.groups:  # nobody signs these counts, but people are shown them
+        if not (
+            terms.min_cohort <= item.members <= terms.cohort_size
+            and max(threshold(item.members), terms.min_survivors) <= item.survivors <= item.members
+        ):
+            raise ProtocolError(
+                f"run {short(entry.run)}: round {entry.round} is logged with {item.survivors} of {item.members} "
+                f"peers in group {item.group}, terms say cohorts of {terms.min_cohort} to {terms.cohort_size} "
+                f"and sums over at least {terms.min_survivors}"
+            )
 
 
 def check_initial_model(manifest: PlanManifest, optimizer: ServerOptimizer, data: bytes) -> None:

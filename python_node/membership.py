@@ -93,8 +93,8 @@ class Membership:
         self._training = asyncio.Lock()
         self._start: RoundStart | None = None
         self._held: HeldSum | None = None
-        self._own_group: tuple[int, int, int, frozenset[PeerId]] | None = None
-        """Round, attempt, number and members of the last group whose sum this node helped to find."""
+        self._own_groups: dict[tuple[int, int], tuple[int, frozenset[PeerId]]] = {}
+        """By round and attempt, number and members of the groups this node joined at its latest round."""
         self._previous: Attempt | None = None
         self._trainer = trainer
         self._identity = identity
@@ -136,6 +136,8 @@ class Membership:
             self._trainer.adopt()
         self.round, self.model, self.digest = number, model, digest
         self.reached = max(self.reached, number)
+        for key in [key for key in self._own_groups if key[0] < number]:
+            del self._own_groups[key]
 
     def save(self) -> None:
         """Put the model and this node's local values on disk; blocks."""
@@ -205,6 +207,8 @@ class Membership:
         """
         held, self._held = self._held, None  # a sum is spoken for once, an older one never
         place = start.place
+        if place is not None and place.level == 1:
+            self._own_groups[start.round, start.attempt] = (place.group, frozenset(parameters.cohort))
         if self._previous is not None:
             self._previous.close()
         self._previous = self.attempt
@@ -244,15 +248,13 @@ class Membership:
         Raises:
             ProtocolError: others spoke for its group than members of it.
         """
-        if self._own_group is not None and self._own_group[:2] == (entry.round, entry.attempt):
-            _, _, group, cohort = self._own_group
+        if (own_group := self._own_groups.get((entry.round, entry.attempt))) is not None:
+            group, cohort = own_group
             check_own_delegates(entry, own=self._identity.peer_id, group=group, cohort=cohort)
 
     def hold_sum(self, report: AttemptReport, start: RoundStart) -> None:
         """Keep the sum of this node's group for the case that it is named as a delegate."""
         if report.total is not None and start.place is not None and self.attempt is not None:
-            cohort = frozenset(self.attempt.parameters.cohort)
-            self._own_group = (start.round, start.attempt, start.place.group, cohort)
             self._held = HeldSum(
                 round=start.round,
                 attempt=start.attempt,

@@ -14,9 +14,12 @@ from protocol.errors import EncodingError, SignatureError
 from protocol.identity import short
 from protocol.signaling import (
     Combining,
+    LogEntry,
     MemberSignature,
     Place,
     Result,
+    RoundAborted,
+    RoundOpened,
     RoundStart,
     check_result_signature,
     codes,
@@ -26,6 +29,7 @@ from protocol.signaling import (
 from protocol.signaling.base import Member
 from protocol.terms import threshold
 from signaling.errors import RefusedError
+from signaling.outbox import SaveAttempt
 
 __all__ = ["Attempt", "Decision"]
 
@@ -59,6 +63,8 @@ class Attempt:
     _results: dict[bytes, Result] = field(default_factory=dict)
     _signatures: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
     """Per cohort index: the payload it signed first, and the signature."""
+    _tallied: tuple[Decision | None] | None = field(default=None, init=False)
+    """The decision, until the next report: it is asked for after every event of any of thousands of peers."""
 
     def __post_init__(self) -> None:
         self.round_id = compute_cohort_round_id(self.run, self.round, self.number, self.place)
@@ -78,6 +84,15 @@ class Attempt:
     def parts(self) -> tuple[Attempt, ...]:
         """The cohorts that work on the round: this one."""
         return (self,)
+
+    @property
+    def standing(self) -> tuple[Attempt, ...]:
+        """Cohorts whose members were not told yet that they are left out: this one."""
+        return (self,)
+
+    def names(self, peer: str) -> bool:
+        """Whether a peer is in the cohort."""
+        return peer in self.cohort
 
     @property
     def deciding(self) -> Attempt | None:
@@ -110,6 +125,28 @@ class Attempt:
             combining=self.combining,
         )
 
+    def opened(self) -> RoundOpened:
+        """What watchers are told when it begins."""
+        return RoundOpened(run=self.run, round=self.round, attempt=self.number, cohort=self.cohort, place=self.place)
+
+    def aborted(self, reason: str) -> RoundAborted:
+        """What all members are told when it ends without a result."""
+        return RoundAborted(
+            run=self.run, round=self.round, attempt=self.number, reason=reason[:1024], place=self.place
+        )
+
+    def stored(self) -> SaveAttempt:
+        """What a restart needs of it."""
+        return SaveAttempt(
+            run=self.run,
+            round=self.round,
+            attempt=self.number,
+            cohort=self.cohort,
+            opened_at=self.opened_at,
+            place=self.place,
+            combining=self.combining,
+        )
+
     def settled(self, peer: str) -> bool:
         """Whether nothing more is expected of a member: it reported or gave up."""
         return peer in self.failed or self.cohort.index(peer) in self._signatures
@@ -137,6 +174,8 @@ class Attempt:
         for signer, signature in by_index.items():
             self._signatures.setdefault(signer, (payload, signature))
         self._results.setdefault(payload, result)
+        self.failed.pop(peer, None)
+        self._tallied = None
 
     def signers(self, result: Result) -> tuple[str, ...]:
         """Members that signed this very result."""
@@ -156,6 +195,11 @@ class Attempt:
 
     def decision(self) -> Decision | None:
         """The result that a threshold of members signed, if one did."""
+        if self._tallied is None:
+            self._tallied = (self._tally(),)
+        return self._tallied[0]
+
+    def _tally(self) -> Decision | None:
         for payload, result in self._results.items():
             signed = sorted((i, s) for i, (p, s) in self._signatures.items() if p == payload)
             if len(signed) >= self.threshold:
@@ -165,6 +209,24 @@ class Attempt:
                     signers=tuple(self.cohort[i] for i, _ in signed),
                 )
         return None
+
+    def logged(self, decision: Decision, *, previous_digest: str, began: float, now: float) -> LogEntry:
+        """The log's entry for a round that this cohort decided; `began` is when the round's first was named."""
+        return LogEntry(
+            run=self.run,
+            round=self.round,
+            attempt=self.number,
+            round_id=self.round_id,
+            cohort=self.cohort,
+            survivors=decision.result.survivors,
+            previous_digest=previous_digest,
+            model_digest=decision.result.model_digest,
+            metrics=decision.result.metrics,
+            signatures=decision.signatures,
+            seconds=max(0.0, now - began),
+            logged_at=now,
+            combining=self.combining,
+        )
 
     def count_lost(self, now: float, absence_s: float) -> None:
         """Members away for too long are not waited for."""
@@ -219,12 +281,12 @@ class Attempt:
             payload = self._bytes(result)
         except EncodingError as error:
             raise RefusedError(error.code, f"{self.name}: {error}") from None
-        n = len(self.cohort)
-        if len(result.survivors) < min_survivors or result.survivors[-1] >= n:
+        n, fewest = len(self.cohort), max(self.threshold, min_survivors)
+        if len(result.survivors) < fewest or result.survivors[-1] >= n:
             raise RefusedError(
                 codes.REFUSED,
                 f"{self.name}: survivors {list(result.survivors)}; "
-                f"expected at least {min_survivors} of indices 0 to {n - 1}",
+                f"expected at least {fewest} of indices 0 to {n - 1}",
             )
         return payload
 

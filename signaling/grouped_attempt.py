@@ -8,8 +8,9 @@ A second level is never tried again in the same attempt: two sums over different
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from protocol.cohorts import FinishedGroup, name_delegates
 from protocol.identity import PeerId, short
@@ -18,37 +19,11 @@ from protocol.signaling.base import Member
 from signaling.attempt import Attempt, Decision
 from signaling.errors import RefusedError
 
-__all__ = ["GroupedAttempt", "group_attempts"]
+__all__ = ["GroupedAttempt"]
 
 _FEWEST_GROUPS = 2
 _FEWEST_SIGNERS = 2
 """Present peers that hold a group's sum: with few groups, each sends two delegates."""
-
-
-def group_attempts(
-    cohorts: Sequence[tuple[str, ...]],
-    *,
-    run: str,
-    round_number: int,
-    number: int,
-    model_digest: str,
-    opened_at: float,
-) -> GroupedAttempt:
-    """The first level over cohorts, which are numbered in their order."""
-    return GroupedAttempt(
-        tuple(
-            Attempt(
-                run=run,
-                round=round_number,
-                number=number,
-                cohort=cohort,
-                model_digest=model_digest,
-                opened_at=opened_at,
-                place=Place(level=1, group=group),
-            )
-            for group, cohort in enumerate(cohorts)
-        )
-    )
 
 
 @dataclass
@@ -84,10 +59,18 @@ class GroupedAttempt:
         """For messages to people."""
         return f"run {short(self.run)} round {self.round} attempt {self.number}"
 
-    @property
+    @cached_property
     def cohort(self) -> tuple[str, ...]:
         """Everybody named, group by group."""
         return tuple(peer for group in self.groups for peer in group.cohort)
+
+    @cached_property
+    def _named(self) -> frozenset[str]:
+        return frozenset(self.cohort)
+
+    def names(self, peer: str) -> bool:
+        """Whether a peer is in the cohort; asked for thousands of peers at a time."""
+        return peer in self._named
 
     @property
     def parts(self) -> tuple[Attempt, ...]:
@@ -95,14 +78,20 @@ class GroupedAttempt:
         return self.groups if self.top is None else (*self.groups, self.top)
 
     @property
+    def standing(self) -> tuple[Attempt, ...]:
+        """Cohorts whose members were not told yet that they are left out."""
+        return tuple(part for part in self.parts if part is self.top or _number(part) not in self.closed)
+
+    @property
     def deciding(self) -> Attempt | None:
         """The cohort whose result is the round's."""
         return self.top
 
-    def start_for(self, peer: str, member: Callable[[str], Member]) -> RoundStart:
-        """What a peer is told again after a reconnect: the latest cohort it is named in."""
-        part = next(part for part in reversed(self.parts) if peer in part.cohort)
-        return part.start_for(peer, member)
+    def start_for(self, peer: str, member: Callable[[str], Member]) -> RoundStart | None:
+        """What a peer is told again after a reconnect: its cohort of the current level. None where that is decided or
+        left out: nobody would be there to work with.
+        """
+        return next((part.start_for(peer, member) for part in self._open() if peer in part.cohort), None)
 
     def others(self, peer: str) -> tuple[str, ...]:
         """Who shares a cohort with a peer."""
@@ -112,10 +101,14 @@ class GroupedAttempt:
         """Count a report for the cohort that it names.
 
         Raises:
-            RefusedError: no such cohort, or what `Attempt.report` refuses.
+            RefusedError: no such cohort, metrics of one group, or what `Attempt.report` refuses.
         """
         part = self._part(result.place)
-        fewest = min_survivors if part is not self.top else part.threshold
+        if part is not self.top and result.metrics:
+            raise RefusedError(
+                codes.REFUSED, f"{part.name}: got {len(result.metrics)} bytes of metrics; those of a group stay in it"
+            )
+        fewest = min_survivors if part is not self.top else 0  # delegates stand for groups that met it
         part.report(peer, result, min_survivors=fewest)
 
     def give_up(self, peer: str, reason: str, place: Place | None = None) -> None:
@@ -124,7 +117,10 @@ class GroupedAttempt:
         Raises:
             RefusedError: no such cohort, or not a member.
         """
-        for part in self._with(peer) if place is None else (self._part(place),):
+        parts = self._with(peer) if place is None else (self._part(place),)
+        if not parts:
+            raise RefusedError(codes.NOT_IN_COHORT, f"{self.name}: {short(peer)} is in none of its cohorts")
+        for part in parts:
             part.give_up(peer, reason)
 
     def went(self, peer: str, now: float) -> None:
@@ -178,7 +174,7 @@ class GroupedAttempt:
                 news.append((group, reason))
         for group, decision in self._decided():
             group.count_lost(now, absence_s)
-            holders = [peer for peer in decision.signers if peer not in group.lost]
+            holders = [peer for peer in decision.signers if peer not in group.lost and peer not in group.failed]
             if len(holders) < _FEWEST_SIGNERS or (overdue and not self._can_speak(group)):
                 news.append((group, f"{group.name}: its sum is known, but too few that hold it are there"))
         self.closed |= {_number(group): reason for group, reason in news}
@@ -259,8 +255,11 @@ class GroupedAttempt:
 
 
 def _present(group: Attempt, decision: Decision) -> tuple[PeerId, ...]:
-    """Peers that have a session and hold the group's sum."""
-    return tuple(PeerId(peer) for peer in decision.signers if peer not in group.absent_since)
+    """Peers that have a session and hold the group's sum: they signed it, and did not give up or come back without
+    it since.
+    """
+    signers = (peer for peer in decision.signers if peer not in group.absent_since and peer not in group.failed)
+    return tuple(map(PeerId, signers))
 
 
 def _finished(group: Attempt, decision: Decision) -> FinishedGroup:

@@ -229,7 +229,7 @@ class Registry:
             session.registration is not None
             and not machine.ended
             and machine.run not in session.declined
-            and peer not in machine.accepted
+            and peer not in machine.participants.accepted
             and (not members or peer in members)
             and any(explain_misfit(machine.facts.manifest, item) is None for item in session.registration.datasets)
         )
@@ -256,7 +256,7 @@ class Registry:
         machine.stop(request.reason, out)
 
     def _watch(self, machine: RunMachine, peer: str, request: Watch, out: Outbox) -> None:
-        if not machine.may_see(peer):
+        if not machine.facts.may_see(peer):
             raise RefusedError(codes.UNKNOWN_RUN, f"run {short(request.run)} is not known here")
         machine.watchers.add(peer)
         out.send(peer, RunReply(re=request.id, status=machine.status(), envelope=machine.facts.envelope))
@@ -350,7 +350,7 @@ class Registry:
             for other in self.runs.values()
             if other is not machine
             and other.state == "waiting"
-            and not machine.accepted.keys().isdisjoint(other.accepted)
+            and not machine.participants.accepted.keys().isdisjoint(other.participants.accepted)
         ]
 
     def reindex(self, machine: RunMachine) -> None:

@@ -15,19 +15,15 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from protocol.cohorts import arrange
-from protocol.identity import PeerId, short
+from protocol.identity import short
 from protocol.signaling import (
-    LogEntry,
     Offer,
     PeerBack,
     PeerGone,
     Ready,
     Result,
-    RoundAborted,
     RoundFailed,
     RoundLogged,
-    RoundOpened,
     RunChanged,
     RunState,
     RunStatus,
@@ -37,14 +33,13 @@ from protocol.signaling.rounds import GoneReason
 from signaling.attempt import Attempt, Decision
 from signaling.config import Timing
 from signaling.errors import RefusedError
-from signaling.grouped_attempt import GroupedAttempt, group_attempts
-from signaling.outbox import Outbox, SaveAttempt, SaveEntry, SaveRun
+from signaling.grouped_attempt import GroupedAttempt
+from signaling.naming import name_cohorts
+from signaling.outbox import Outbox, SaveEntry, SaveRun
+from signaling.participants import Participants
 from signaling.run_phases import AnyAttempt, Ended, Peers, Phase, RunFacts, Settling, Waiting, Working
 
 __all__ = ["RunMachine"]
-
-JOIN_TRIES = 2
-"""Rounds that wait for one late joiner after each `accept`: without a bound it could stall a run."""
 
 
 @dataclass
@@ -60,16 +55,14 @@ class RunMachine:
     number: int = 0
     """The latest attempt at round `round + 1`; 0 before the first."""
     phase: Phase = field(default_factory=Waiting)
-    accepted: dict[str, str | None] = field(default_factory=dict)
-    """Peers that consented, in that order, with the dataset they named."""
-    held: dict[str, int] = field(default_factory=dict)
-    """How many logged rounds the model has that a peer holds."""
     watchers: set[str] = field(default_factory=set)
     past: dict[int, AnyAttempt] = field(default_factory=dict)
     """Attempts at round `round + 1` by number: a late result of any of them still decides the round."""
     _last_cohort: tuple[str, ...] = ()
-    _joining: dict[str, int] = field(default_factory=dict)
     _last_decision: AnyAttempt | None = None
+
+    def __post_init__(self) -> None:
+        self.participants = Participants(self.run, self.peers)
 
     # --- what others ask ---------------------------------------------------------------------------------------
 
@@ -107,41 +100,30 @@ class RunMachine:
             round=self.round,
             attempt=self.number,
             model_digest=self.model_digest,
-            accepted=sum(1 for peer in self.accepted if self.peers.online(peer)),
+            accepted=self.participants.online(),
             ready=len(self._ready()),
             opened_at=self.facts.opened_at,
         )
 
     def offer(self) -> Offer:
         """What a fitting node is sent."""
-        return Offer(
-            run=self.run,
-            envelope=self.facts.envelope,
-            plan_envelope=self.facts.plan_envelope,
-            round=self.round,
-            model_digest=self.model_digest,
-        )
+        return self.facts.offer(self.round, self.model_digest)
 
     def holders(self) -> tuple[str, ...]:
         """Online peers that hold the current model."""
-        return tuple(peer for peer, at in self.held.items() if at == self.round and self.peers.online(peer))
+        return self.participants.holders(self.round)
 
     def concerns(self, peer: str) -> bool:
         """Whether a peer's going makes a difference to this run."""
-        return peer in self.accepted or peer in self.watchers or self.attempt_of(peer) is not None
-
-    def may_see(self, peer: str) -> bool:
-        """Whether a peer may read the run's status and log: anybody where the run has no list of members."""
-        members = self.facts.terms.members
-        return not members or peer == self.facts.author or peer in members
+        return peer in self.participants.accepted or peer in self.watchers or self.attempt_of(peer) is not None
 
     def may_fetch(self, peer: str) -> bool:
         """Whether a peer may be introduced to holders of the model: its author, members, and those that consented."""
-        return peer == self.facts.author or peer in self.facts.terms.members or peer in self.accepted
+        return peer in self.participants.accepted or peer in (self.facts.author, *self.facts.terms.members)
 
     def attempt_of(self, peer: str) -> AnyAttempt | None:
         """The open attempt that names a peer."""
-        if isinstance(self.phase, Working) and peer in self.phase.attempt.cohort:
+        if isinstance(self.phase, Working) and self.phase.attempt.names(peer):
             return self.phase.attempt
         return None
 
@@ -160,7 +142,7 @@ class RunMachine:
                 absence = attempt.next_absence(self.timing.absence_s)
                 return overdue_at if absence is None else min(absence, overdue_at)
             case Settling():
-                return self._settle_deadline(self.phase)
+                return self.phase.join_until if self._awaited() else self.phase.until
             case Ended():
                 return None
 
@@ -175,12 +157,11 @@ class RunMachine:
         members = self.facts.terms.members
         if members and peer not in members:
             raise RefusedError(codes.NOT_ALLOWED, f"run {short(self.run)}: {short(peer)} is not among its members")
-        if not self.ended:
-            self._joining.setdefault(peer, JOIN_TRIES)
-        self.accepted[peer] = dataset
+        self.participants.consents(peer, dataset, waits=not self.ended)
         attempt = self.attempt_of(peer)
         if attempt is not None:
-            out.send(peer, attempt.start_for(peer, self.peers.member))
+            if (start := attempt.start_for(peer, self.peers.member)) is not None:
+                out.send(peer, start)
             self._judge(out, now)
         self._status_changed(out)
         self.advance(out, now)
@@ -191,7 +172,7 @@ class RunMachine:
         Raises:
             RefusedError: no consent, or another model than the run's current one.
         """
-        if peer not in self.accepted:
+        if peer not in self.participants.accepted:
             raise RefusedError(codes.NOT_ALLOWED, f"run {short(self.run)}: {short(peer)} has not accepted it")
         if (message.round, message.model_digest) != (self.round, self.model_digest):
             raise RefusedError(
@@ -199,14 +180,17 @@ class RunMachine:
                 f"run {short(self.run)} is at round {self.round} with model {short(self.model_digest)}, "
                 f"{short(peer)} holds round {message.round} with model {short(message.model_digest)}",
             )
-        self._holds(peer)
+        self.participants.holds(peer, self.round)
         self.advance(out, now)
         self._status_changed(out)
 
     def withdraw(self, peer: str, out: Outbox, now: float) -> None:
         """Consent is taken back, or was never given."""
-        self._forget(peer)
-        self._give_up(peer, "its owner withdrew", out, now)
+        self.participants.forget(peer)
+        attempt = self.attempt_of(peer)
+        if attempt is not None:
+            attempt.give_up(peer, "its owner withdrew")
+            self._judge(out, now)
 
     def result(self, peer: str, message: Result, out: Outbox, now: float) -> None:
         """A member reports what a round gave.
@@ -251,10 +235,10 @@ class RunMachine:
     def went(self, peer: str, reason: GoneReason, out: Outbox, now: float) -> None:
         """A peer's session ended: it must consent and be ready anew, but may still finish an open round."""
         self.watchers.discard(peer)
-        known = peer in self.accepted
-        self._forget(peer)
-        if isinstance(self.phase, Working) and peer in self.phase.attempt.cohort:
-            attempt = self.phase.attempt
+        known = peer in self.participants.accepted
+        self.participants.forget(peer)
+        attempt = self.attempt_of(peer)
+        if attempt is not None:
             attempt.went(peer, now)
             out.send(attempt.others(peer), PeerGone(run=self.run, peer=peer, reason=reason))
             self._judge(out, now)
@@ -265,8 +249,7 @@ class RunMachine:
 
     def joining(self, peer: str) -> None:
         """A consenting peer began to fetch the model: the next cohort waits for it a little."""
-        if peer in self.accepted and self.held.get(peer) != self.round:
-            self._joining.setdefault(peer, JOIN_TRIES)
+        self.participants.fetches(peer, self.round)
 
     def stop(self, reason: str, out: Outbox) -> None:
         """The author ends the run."""
@@ -308,7 +291,7 @@ class RunMachine:
                 ready = len(self._ready())
                 if ready < self.facts.terms.min_cohort:
                     self.phase = Waiting()
-                elif ready >= self._room or (until is not None and now >= until):
+                elif ready >= self.facts.room or (until is not None and now >= until):
                     self._open(out, now)
                 elif until is None:
                     self.phase = Waiting(now + self.timing.gather_s)
@@ -318,28 +301,10 @@ class RunMachine:
     # --- inside ------------------------------------------------------------------------------------------------
 
     def _ready(self) -> list[str]:
-        return [
-            peer
-            for peer in self.accepted
-            if self.held.get(peer) == self.round and self.peers.online(peer) and not self.peers.busy(peer, self.run)
-        ]
-
-    def _holds(self, peer: str) -> None:
-        self.held[peer] = self.round
-        self._joining.pop(peer, None)
-
-    def _forget(self, peer: str) -> None:
-        self.accepted.pop(peer, None)
-        self.held.pop(peer, None)
-        self._joining.pop(peer, None)
-
-    @property
-    def _room(self) -> int:
-        """Peers that one round can take."""
-        return self.facts.terms.cohort_size * self.facts.terms.cohorts
+        return self.participants.ready(self.round)
 
     def _audience(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys([*self.accepted, *self._last_cohort, *self.watchers]))
+        return tuple(dict.fromkeys([*self.participants.accepted, *self._last_cohort, *self.watchers]))
 
     def _allowed_s(self) -> float:
         # The peers' own stage deadlines come first: the signaling server gives up a little after them.
@@ -371,34 +336,16 @@ class RunMachine:
             self._status_changed(out)
 
     def _open(self, out: Outbox, now: float) -> None:
-        place = {peer: at for at, peer in enumerate(self._last_cohort)}  # who was together stays together
-        terms = self.facts.terms
-        cohorts = arrange(
-            [PeerId(peer) for peer in sorted(self._ready(), key=lambda peer: place.get(peer, len(place)))],
-            size=terms.cohort_size,
-            smallest=terms.min_cohort,
-            most=terms.cohorts,
-        )
         self.number += 1
-        attempt: AnyAttempt
-        if len(cohorts) == 1:
-            attempt = Attempt(
-                run=self.run,
-                round=self.round + 1,
-                number=self.number,
-                cohort=cohorts[0],
-                model_digest=self.model_digest,
-                opened_at=now,
-            )
-        else:
-            attempt = group_attempts(
-                cohorts,
-                run=self.run,
-                round_number=self.round + 1,
-                number=self.number,
-                model_digest=self.model_digest,
-                opened_at=now,
-            )
+        attempt = name_cohorts(
+            self._ready(),
+            facts=self.facts,
+            together=self._last_cohort,
+            round_number=self.round + 1,
+            number=self.number,
+            model_digest=self.model_digest,
+            opened_at=now,
+        )
         self.past[self.number] = attempt
         self._last_cohort = attempt.cohort
         self._set_to_work(attempt, attempt.parts, out, now)
@@ -406,29 +353,11 @@ class RunMachine:
     def _set_to_work(self, attempt: AnyAttempt, parts: Sequence[Attempt], out: Outbox, now: float) -> None:
         self.phase = Working(attempt, now + self._allowed_s())
         for part in parts:
-            out.write(
-                SaveAttempt(
-                    run=self.run,
-                    round=part.round,
-                    attempt=part.number,
-                    cohort=part.cohort,
-                    opened_at=part.opened_at,
-                    place=part.place,
-                    combining=part.combining,
-                )
-            )
+            out.write(part.stored())
         self._save(out)
         for part in parts:
             out.send(part.cohort, part.start_message(self.peers.member))
-            opened = RoundOpened(
-                run=self.run, round=part.round, attempt=part.number, cohort=part.cohort, place=part.place
-            )
-            out.send(self.watchers, opened)
-
-    def _give_up(self, peer: str, reason: str, out: Outbox, now: float) -> None:
-        if isinstance(self.phase, Working) and peer in self.phase.attempt.cohort:
-            self.phase.attempt.give_up(peer, reason)
-            self._judge(out, now)
+            out.send(self.watchers, part.opened())
 
     def _judge(self, out: Outbox, now: float, *, overdue: bool = False) -> None:
         """After anything that changed an open attempt: go on to the next level, or give the attempt up."""
@@ -448,52 +377,32 @@ class RunMachine:
         if attempt.top is not None:
             return overdue
         for group, reason in attempt.close_hopeless(now, self.timing.absence_s, overdue=overdue):
-            out.send(group.cohort, self._aborted(group, reason))
+            out.send(group.cohort, group.aborted(reason))
         if attempt.combinable:
             self._set_to_work(attempt, (attempt.name_delegates(now),), out, now)
         return False
-
-    def _aborted(self, part: Attempt, reason: str) -> RoundAborted:
-        return RoundAborted(
-            run=self.run, round=part.round, attempt=part.number, reason=reason[:1024], place=part.place
-        )
 
     def _abort(self, reason: str, out: Outbox, now: float) -> None:
         if not isinstance(self.phase, Working):
             return
         attempt = self.phase.attempt
-        for part in attempt.parts:
-            out.send(part.cohort, self._aborted(part, reason))
+        for part in attempt.standing:
+            out.send(part.cohort, part.aborted(reason))
         if self.number > self.facts.terms.retries:
             self._end("failed", f"{self.number} attempts at round {attempt.round}; the last: {reason}", out)
         else:
             self._open_or_wait(out, now)
 
     def _log(self, attempt: AnyAttempt, decision: Decision, out: Outbox, now: float) -> None:
-        result, last = decision.result, attempt.deciding
+        last = attempt.deciding
         assert last is not None
-        entry = LogEntry(
-            run=self.run,
-            round=attempt.round,
-            attempt=attempt.number,
-            round_id=last.round_id,
-            cohort=last.cohort,
-            survivors=result.survivors,
-            previous_digest=self.model_digest,
-            model_digest=result.model_digest,
-            metrics=result.metrics,
-            signatures=decision.signatures,
-            seconds=max(0.0, now - attempt.opened_at),
-            logged_at=now,
-            combining=last.combining,
-        )
-        self._await_left_out(last)
-        self.round, self.number, self.model_digest = attempt.round, 0, result.model_digest
+        entry = last.logged(decision, previous_digest=self.model_digest, began=attempt.opened_at, now=now)
+        self.participants.left_out(last.cohort, self.round)
+        self.round, self.number, self.model_digest = attempt.round, 0, entry.model_digest
         self.past.clear()
         self._last_decision = attempt
         for peer in decision.signers:
-            if peer in self.accepted:
-                self._holds(peer)
+            self.participants.holds(peer, self.round)
         out.write(SaveEntry(entry))
         out.send(self._audience(), RoundLogged(entry=entry))
         if self.round == self.facts.terms.rounds:
@@ -503,12 +412,6 @@ class RunMachine:
         self.advance(out, now)
         if isinstance(self.phase, Settling):
             self._save(out)
-
-    def _await_left_out(self, attempt: Attempt) -> None:
-        """Who was not in the cohort that gave the model misses it: without patience, fast rounds starve them."""
-        for peer, at in self.held.items():
-            if at == self.round and peer not in attempt.cohort:
-                self._joining.setdefault(peer, JOIN_TRIES)
 
     def _confirms_last(self, peer: str, message: Result) -> bool:
         """Take a report that comes after its round was decided: it tells that its sender holds the model too."""
@@ -523,8 +426,7 @@ class RunMachine:
             # whose signature rides along is not waited for any more, so it has to count as ready too
             signers = attempt.signers(message)
         for signer in signers:
-            if signer in self.accepted:
-                self._holds(signer)
+            self.participants.holds(signer, self.round)
         return True
 
     def _settled(self, phase: Settling, now: float) -> bool:
@@ -533,23 +435,17 @@ class RunMachine:
             return False
         if not self._awaited() or now < phase.join_until:
             return not self._awaited()
-        for peer in self._awaited():
-            self._joining[peer] -= 1
+        self.participants.lose_patience()
         return True
 
     def _awaited(self) -> list[str]:
-        """Late joiners the next cohort has room for and that have not used up the patience they are given."""
-        if len(self._ready()) >= self._room:
-            return []
-        return [peer for peer, tries in self._joining.items() if tries > 0 and self.peers.online(peer)]
-
-    def _settle_deadline(self, phase: Settling) -> float:
-        return phase.join_until if self._awaited() else phase.until
+        """Late joiners that the next cohort has room and patience for."""
+        return [] if len(self._ready()) >= self.facts.room else self.participants.awaited()
 
     def _end(self, state: RunState, reason: str, out: Outbox) -> None:
         if isinstance(self.phase, Working) and self.phase.attempt.round == self.round + 1:
-            for part in self.phase.attempt.parts:
-                out.send(part.cohort, self._aborted(part, f"run {state}"))
+            for part in self.phase.attempt.standing:
+                out.send(part.cohort, part.aborted(f"run {state}"))
         self.phase = Ended(state, reason[:1024])
         self._save(out)
         out.send(self._audience(), RunChanged(status=self.status()))

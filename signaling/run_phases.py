@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from protocol.envelope import Envelope
 from protocol.manifest import PlanManifest
-from protocol.signaling import RunState
+from protocol.signaling import Offer, RunState
 from protocol.signaling.base import Member
 from protocol.terms import RunTerms
 from signaling.attempt import Attempt
@@ -31,6 +31,25 @@ class RunFacts:
     envelope: Envelope
     plan_envelope: Envelope
     opened_at: float
+
+    @property
+    def room(self) -> int:
+        """Peers that one round can take."""
+        return self.terms.cohort_size * self.terms.cohorts
+
+    def offer(self, round_number: int, model_digest: str) -> Offer:
+        """What a fitting node is sent."""
+        return Offer(
+            run=self.run,
+            envelope=self.envelope,
+            plan_envelope=self.plan_envelope,
+            round=round_number,
+            model_digest=model_digest,
+        )
+
+    def may_see(self, peer: str) -> bool:
+        """Whether a peer may read the run's status and log: anybody where the run has no list of members."""
+        return not self.terms.members or peer == self.author or peer in self.terms.members
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,23 @@ def test_delegates_that_do_not_fit_their_groups_are_refused(changes):
         check(logged_by_delegates(HONEST, **changes), agreed(cohorts=2))
 
 
+@pytest.mark.parametrize(
+    ("members", "survivors"), [(64, 64), (3, 3), (4, 2), (4, 5)], ids=["too many", "too few", "no quorum", "more"]
+)
+def test_counts_of_groups_that_the_terms_do_not_allow_are_shown_to_nobody(members, survivors):
+    groups = (TWO_GROUPS.groups[0], GroupCount(group=1, members=members, survivors=max(3, survivors)))
+    asked = agreed(cohorts=2, min_survivors=4 if survivors == 2 else 3)
+    with pytest.raises(ProtocolError, match=f"of {members} peers in group 1"):
+        check(logged_by_delegates(HONEST, groups=groups), asked)
+
+
+@pytest.mark.parametrize("make", [logged, logged_by_delegates])
+def test_survivors_beyond_the_cohort_are_refused_even_with_a_quorum(make):
+    entry = make(HONEST, survivors=(0, 1, 2, 63))
+    with pytest.raises(ProtocolError, match="names survivor 63 of 4 peers"):
+        check(entry, agreed(cohorts=2))
+
+
 def test_quorum_of_delegates_is_needed():
     entry = logged_by_delegates(HONEST)
     with pytest.raises(ProtocolError, match="2 peers signed round 1, expected 3 of 4"):

@@ -11,7 +11,7 @@ from protocol.errors import ProtocolError
 from protocol.identity import Identity
 from protocol.round.jobs import GroupSum
 from protocol.secagg.parameters import RoundParameters
-from protocol.signaling import Combining, GroupCount, Member, Place, RoundStart, compute_cohort_round_id
+from protocol.signaling import Combining, GroupCount, LogEntry, Member, Place, RoundStart, compute_cohort_round_id
 from protocol.terms import LocalTraining, RunTerms
 from python_node.announcement import HeldSum, check_announcement, delegate_parameters, rival_round_ids
 
@@ -172,3 +172,45 @@ async def test_node_named_in_a_second_group_of_the_same_attempt_does_not_join(wo
         assert f"joined round id {first.round_id[:8]} before" in refused.fields["reason"]
         host.diary.events.clear()
         assert host.state.entries(named(place).round_id) == []
+
+
+async def test_node_remembers_its_group_of_every_attempt_of_the_round(world, plan):
+    """Else signaling only has to name another attempt, and outsiders could have spoken for the group."""
+    host = await world.node("node-0")
+    author = await world.author()
+    run = (await world.publish(author, plan, cohorts=2)).run
+    await host.diary.until("ready", run=run)
+    cohort = sorted([host.peer, *PEERS[:2]])
+    for attempt in (1, 2):
+        start = announce(Place(level=1, group=0), cohort=cohort, attempt=attempt)
+        round_id = compute_cohort_round_id(run, 1, attempt, start.place)
+        host.node._handle(msgspec.structs.replace(start, run=run, round_id=round_id, model_digest=host.model(run)[1]))
+        await host.diary.until("round_started", run=run, attempt=attempt)
+    membership = host.node._memberships[run]
+
+    def entry(attempt, delegates):
+        return LogEntry(
+            run=run,
+            round=1,
+            attempt=attempt,
+            round_id="00" * 32,
+            cohort=tuple(sorted(delegates)),
+            survivors=(0, 1, 2, 3),
+            previous_digest="00" * 32,
+            model_digest="11" * 32,
+            metrics=b"",
+            signatures=(),
+            seconds=1.0,
+            logged_at=1.0,
+            combining=COMBINING,
+        )
+
+    for attempt in (1, 2):
+        with pytest.raises(ProtocolError, match="speaking for group 0"):
+            membership.check_delegates(entry(attempt, PEERS[5:9]))
+    membership.check_delegates(entry(3, PEERS[5:9]))
+    membership.hold(1, membership.model, membership.digest)
+    with pytest.raises(ProtocolError, match="speaking for group 0"):
+        membership.check_delegates(entry(1, PEERS[5:9]))  # another result of the same round may still be logged
+    membership.hold(2, membership.model, membership.digest)
+    membership.check_delegates(entry(1, PEERS[5:9]))  # nothing is kept of rounds that are over
