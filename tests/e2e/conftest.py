@@ -10,7 +10,7 @@ import structlog
 
 from examples.digits import build_plan
 from python_node.training import LocalTrainer
-from tests.e2e.world import World
+from tests.e2e.world import PATIENT, World
 
 
 class Gate:
@@ -35,12 +35,24 @@ class Gate:
 
 
 @pytest.fixture
-async def gate(monkeypatch):
+async def make_gate(monkeypatch):
+    """`make_gate(free=2)`: no trainer gets beyond its second update before `open`."""
     # trainers that wait at the gate hold a thread each, and all nodes of a test share one pool
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32))
-    made = Gate(monkeypatch, free=1)
-    yield made
-    made.open()
+    made = []
+
+    def make(*, free):
+        made.append(Gate(monkeypatch, free=free))
+        return made[-1]
+
+    yield make
+    for gate in made:
+        gate.open()
+
+
+@pytest.fixture
+async def gate(make_gate):
+    return make_gate(free=1)
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +63,13 @@ def plan():
 @pytest.fixture
 async def world(tmp_path):
     async with World(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def patient_world(tmp_path):
+    """A signaling server that names a cohort, first and later, only once all that there is room for are there."""
+    async with World(tmp_path, timing=PATIENT) as made:
         yield made
 
 

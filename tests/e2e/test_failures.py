@@ -73,10 +73,11 @@ async def test_a_node_that_stops_in_a_round_is_told_and_the_others_go_on(world, 
     assert len(await models(hosts[:4], run, 4)) == 1
 
 
-async def test_a_node_comes_back_with_its_state_and_fetches_what_it_missed(world, plan):
+async def test_a_node_comes_back_with_its_state_and_fetches_what_it_missed(world, plan, make_gate):
+    gate = make_gate(free=6)
     hosts = await world.nodes(4)
     author = await world.author()
-    run = (await world.publish(author, plan, rounds=30)).run
+    run = (await world.publish(author, plan, rounds=12)).run
     await hosts[3].diary.until("round_completed", round=2)
     identity = hosts[3].peer
     await world.hosts.pop("node-3").close()
@@ -86,9 +87,10 @@ async def test_a_node_comes_back_with_its_state_and_fetches_what_it_missed(world
 
     assert back.peer == identity
     assert (await back.diary.until("fetched")).fields["round"] >= 6
+    gate.open()
     await back.diary.until("round_completed")
     await finished(author, run)
-    assert len(await models([back, *hosts[:3]], run, 30)) == 1
+    assert len(await models([back, *hosts[:3]], run, 12)) == 1
 
 
 async def first_holder(world, author, run):

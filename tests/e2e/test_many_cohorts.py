@@ -3,13 +3,21 @@
 import asyncio
 
 import numpy as np
+import pytest
 
 from python_node.log_checking import check_entry
 from python_node.membership import initial_model
 from python_node.receipts import open_receipt
 from python_node.signaling_link import SignalingSession
+from python_node.state import NodeState
 from python_node.training import LocalTrainer
 from tests.e2e.world import finished, models, terms, whole_log
+
+
+@pytest.fixture
+async def world(patient_world):
+    return patient_world
+
 
 TWO = {"cohorts": 2, "cohort_size": 5, "min_cohort": 3}
 
@@ -108,6 +116,8 @@ async def test_receipts_name_the_group_and_no_metrics_of_one_group_leave_it(worl
     run = (await world.publish(author, plan, rounds=1, cohorts=2, cohort_size=3, min_cohort=3)).run
     assert (await finished(author, run)).state == "finished"
     await models(hosts, run, 1)
+    await asyncio.gather(*(host.close() for host in hosts))  # what is under way is on disk after that
+    world.hosts.clear()
 
     by_level = {1: [], 2: []}
     for fields in reported:
@@ -115,7 +125,8 @@ async def test_receipts_name_the_group_and_no_metrics_of_one_group_leave_it(worl
     assert set(by_level[1]) == {b""}
     assert all(len(metrics) > 0 for metrics in by_level[2])
     for host in hosts:
-        receipts = [open_receipt(data, node=host.peer) for data in host.state.receipts(run)]
+        with NodeState.open(world.folder / host.diary.name) as state:
+            receipts = [open_receipt(data, node=host.peer) for data in state.receipts(run)]
         done = [receipt.completed for receipt in receipts if receipt.completed is not None]
         assert [(item.round, item.survivors) for item in done] == [(1, 3)]
         assert done[0].group in (0, 1)

@@ -48,11 +48,11 @@ async def test_the_log_carries_a_quorums_signatures_and_each_round_binds_to_the_
         previous = entry.model_digest
 
 
-async def test_every_ready_peer_is_in_every_cohort(world, plan):
+async def test_every_ready_peer_is_in_every_cohort(patient_world, plan):
     """Whose report comes last is not left out of the next cohort, nor does it starve behind fast rounds."""
-    await world.nodes(5)
-    author = await world.author()
-    run = (await world.publish(author, plan, rounds=12, min_cohort=3)).run
+    await patient_world.nodes(5)
+    author = await patient_world.author()
+    run = (await patient_world.publish(author, plan, rounds=12, min_cohort=3)).run
 
     await finished(author, run)
 
@@ -72,16 +72,18 @@ async def test_training_over_the_peers_lowers_the_loss(world, plan):
     assert losses[-1] < 0.7 * losses[0]
 
 
-async def test_a_late_joiner_fetches_the_model_and_is_in_the_next_cohorts(world, plan):
+async def test_a_late_joiner_fetches_the_model_and_is_in_the_next_cohorts(world, plan, make_gate):
+    gate = make_gate(free=2)
     await world.nodes(4)
     author = await world.author()
-    run = (await world.publish(author, plan, rounds=40)).run
+    run = (await world.publish(author, plan, rounds=10)).run
     await world.hosts["node-0"].diary.until("round_completed", round=2)
 
     late = await world.node("late")
 
     fetched = await late.diary.until("fetched")
     assert fetched.fields["round"] >= 2
+    gate.open()
     await late.diary.until("round_completed")
     await finished(author, run)
     sizes = [len(entry.cohort) for entry in await whole_log(author, run)]

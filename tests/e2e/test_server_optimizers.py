@@ -22,7 +22,8 @@ def fit(model, plan):
     return values[: model_length(plan)], values[model_length(plan) :]
 
 
-async def test_a_late_joiner_and_a_restarted_node_hold_the_same_moments_as_the_others(world, plan):
+async def test_a_late_joiner_and_a_restarted_node_hold_the_same_moments_as_the_others(world, plan, make_gate):
+    gate = make_gate(free=4)
     hosts = await world.nodes(4)
     author = await world.author()
     run = (await world.publish(author, plan, rounds=24, **FEDADAM)).run
@@ -33,6 +34,7 @@ async def test_a_late_joiner_and_a_restarted_node_hold_the_same_moments_as_the_o
     late, back = await world.node("late"), await world.node("node-3")
 
     await asyncio.gather(late.diary.until("fetched"), back.diary.until("fetched"))
+    gate.open()
     status = await finished(author, run)
     everybody = [*hosts[:3], late, back]
     for host in everybody:

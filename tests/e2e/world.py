@@ -25,6 +25,8 @@ from signaling import Server, SignalingConfig, Timing, serve
 from tests.e2e.data import dataset
 
 TIMING = Timing(gather_s=0.3, settle_s=0.5, join_s=5.0, absence_s=3.0)
+PATIENT = Timing(gather_s=20.0, settle_s=10.0, join_s=20.0, absence_s=10.0)
+"""For tests in which everybody has to be in a cohort, on any machine: nothing waits this long if all come."""
 OPTIONS = SessionOptions(request_timeout_s=20, first_backoff_s=0.05, longest_backoff_s=0.2)
 MESH = MeshConfig(ping_after_s=0.3, dead_after_s=1.5)
 DEADLINES = Deadlines(

@@ -157,7 +157,7 @@ async def test_members_relay_to_each_other_and_strangers_do_not(world: World):
 
 
 async def test_a_late_joiner_is_introduced_fetches_and_is_named_in_the_next_cohort(world: World):
-    _, status, nodes = await world.cohort(3, rounds=4)
+    _, status, nodes = await world.cohort(3, rounds=4, cohort_size=4)
     starts = await starts_of(nodes)
     await asyncio.gather(*(node.report(starts[0]) for node in nodes))
     second = await starts_of(nodes)

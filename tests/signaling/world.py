@@ -28,7 +28,8 @@ from python_node.signaling_core import SessionOptions
 from python_node.signaling_link import SignalingSession
 from signaling import Server, SignalingConfig, Timing, serve
 
-QUICK = Timing(gather_s=0.05, settle_s=0.2, join_s=1.0, absence_s=0.4)
+QUICK = Timing(gather_s=0.5, settle_s=5.0, join_s=10.0, absence_s=10.0)
+"""No test should wait for these to pass: on a machine with much to do, a reply may take seconds."""
 OPTIONS = SessionOptions(request_timeout_s=10, first_backoff_s=0.02, longest_backoff_s=0.1)
 GRAPH = bytes(range(256)) * 16
 
@@ -207,9 +208,9 @@ class World:
         return await author.session.open_run(run_envelope(author.identity, terms(plan, **changes)))
 
     async def cohort(self, count: int, **changes):
-        """An author, a run, and nodes that accepted and are ready."""
+        """An author, a run with room for just these nodes, and they, ready: all are in its first cohort."""
         author = await self.author()
-        status = await self.open_run(author, **changes)
+        status = await self.open_run(author, **{"cohort_size": count, **changes})
         nodes = [await self.node(f"node-{i}") for i in range(count)]
         for node in nodes:
             await node.join(status.run, model=status.model_digest)
