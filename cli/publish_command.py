@@ -15,8 +15,9 @@ from cli.errors import USAGE, CommandError
 from cli.options import AsJson, IdentityPath, Server, Url
 from cli.output import configure_logs, console, print_json, text
 from cli.plan_source import load_plan
+from cli.preflight_report import preflight_json, run_preflight
 from cli.watching import watch_run
-from plans import Plan
+from plans import Plan, Preflight
 from protocol.identity import Identity
 from protocol.signaling import RunStatus
 from protocol.terms import Deadlines, RunTerms
@@ -111,10 +112,16 @@ def publish(
     ] = None,
     identity: IdentityPath = None,
     server: Server = None,
+    preflight: Annotated[
+        bool, typer.Option("--preflight/--no-preflight", help="Work out first what the run costs each peer.")
+    ] = True,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the run to its end.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Sign a plan, upload what is missing, and open a run of it; prints the run id.
+
+    Before that the preflight says on stderr what a round costs each peer, and refuses runs whose sums would overflow
+    or whose plan is larger than owners allow by default.
 
     Without --identity this user's author key is used, and made on first use. A function is imported from the current
     folder or what is installed, is called without arguments, and needs torch.
@@ -157,7 +164,8 @@ def publish(
         deadlines=parse_deadlines(deadline or ()),
     )
     key = load_identity(identity) if identity is not None else load_or_create_identity(default_identity_path())
-    run_loop(_publish(made, terms, url, key, server=server, watch=watch, as_json=as_json))
+    cost = run_preflight(made, terms, show=not as_json) if preflight else None
+    run_loop(_publish(made, terms, url, key, server=server, watch=watch, as_json=as_json, cost=cost))
 
 
 def parse_deadlines(entries: Sequence[str]) -> Deadlines:
@@ -183,11 +191,19 @@ def parse_deadlines(entries: Sequence[str]) -> Deadlines:
 
 
 async def _publish(
-    plan: Plan, terms: RunTerms, url: str, key: Identity, *, server: str | None, watch: bool, as_json: bool
+    plan: Plan,
+    terms: RunTerms,
+    url: str,
+    key: Identity,
+    *,
+    server: str | None,
+    watch: bool,
+    as_json: bool,
+    cost: Preflight | None,
 ) -> None:
     async with await Author.connect(url, key, expected_server=server) as author:
         status = await _upload(author, plan, terms, as_json=as_json)
-        _tell(status, url, as_json=as_json)
+        _tell(status, url, as_json=as_json, cost=cost)
         if watch:
             await watch_run(author, status.run, as_json=as_json)
 
@@ -210,7 +226,7 @@ async def _upload(author: Author, plan: Plan, terms: RunTerms, *, as_json: bool)
         return await author.publish(plan, terms, progress=progress)
 
 
-def _tell(status: RunStatus, url: str, *, as_json: bool) -> None:
+def _tell(status: RunStatus, url: str, *, as_json: bool, cost: Preflight | None) -> None:
     if as_json:
         print_json(
             {
@@ -220,6 +236,7 @@ def _tell(status: RunStatus, url: str, *, as_json: bool) -> None:
                 "name": status.name,
                 "author": status.author,
                 "rounds": status.rounds,
+                "preflight": None if cost is None else preflight_json(cost),
             }
         )
         return

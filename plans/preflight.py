@@ -17,6 +17,7 @@ import numpy as np
 from plans.card import card
 from plans.errors import BundleError
 from plans.execute import Executor
+from plans.operators import WEB
 from protocol.server_optimizer import moment_count
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ class Preflight:
     them (keys, shares, votes) come on top. `fetch_bytes` is the plan itself, once.
     `memory_bytes` is the least a node holds while it trains: vectors, their masked copy and the graph, without
     activations. `ring_margin` is how many times the largest possible sum fits into the ring: at least 1.
-    `operators` counts the operators of all functions; onnxruntime-web's wasm build has every one that `validate`
-    accepts, its WebGPU part fewer, and those it lacks run on the processor.
+    `operators` counts the operators of all functions; `missing_on_web` names those that onnxruntime-web's wasm build
+    lacks. Its WebGPU part has fewer, and what that lacks runs on the processor.
     """
 
     parameter_count: int
@@ -62,6 +63,7 @@ class Preflight:
     memory_bytes: int
     ring_margin: float
     operators: dict[str, int]
+    missing_on_web: tuple[str, ...]
     step: StepCost | None
     warnings: tuple[str, ...]
 
@@ -89,6 +91,7 @@ def preflight(plan: Plan, terms: RunTerms, *, measure: bool = True) -> Preflight
     largest = terms.cohort_size * ((1 << (terms.value_bits - 1)) - 1)
     graph_bytes = len(plan.graph("train"))
     step = measure_step(plan, batch_size=terms.local.batch_size) if measure else None
+    operators = _operators(plan)
     return Preflight(
         parameter_count=manifest.parameter_count,
         buffer_count=manifest.buffer_count,
@@ -99,7 +102,8 @@ def preflight(plan: Plan, terms: RunTerms, *, measure: bool = True) -> Preflight
         bytes_down=moved,
         memory_bytes=vectors + masked + graph_bytes,
         ring_margin=(1 << (terms.ring_bits - 1)) / largest,
-        operators=_operators(plan),
+        operators=operators,
+        missing_on_web=tuple(sorted(set(operators) - WEB)),
         step=step,
         warnings=tuple(_warnings(plan, terms, largest, step)),
     )

@@ -134,7 +134,8 @@ def check_terms(terms: RunTerms) -> None:
     if largest >= 2 ** (terms.ring_bits - 1):
         raise TermsError(
             f"run {terms.name}: {terms.cohort_size} peers of {terms.value_bits}-bit values sum up to {largest}, "
-            f"a ring of {terms.ring_bits} bits holds less than {2 ** (terms.ring_bits - 1)}"
+            f"a ring of {terms.ring_bits} bits holds less than {2 ** (terms.ring_bits - 1)}: "
+            "take more ring_bits, fewer value_bits or a smaller cohort"
         )
     combined = terms.cohorts * largest
     if terms.cohorts > 1 and combined >= 2 ** (COMBINING_RING_BITS - 1):

@@ -22,7 +22,7 @@ from protocol.terms import RunTerms
 from python_node.errors import PolicyError
 from python_node.owner_files import read_owner_file, refuse_unknown_keys
 
-__all__ = ["ANY_AUTHOR", "Decision", "Policy"]
+__all__ = ["ANY_AUTHOR", "Decision", "Policy", "beyond_limits"]
 
 ANY_AUTHOR = "any"
 _REASON_LENGTH = 4000
@@ -223,6 +223,13 @@ def _round_seconds(question: _Question) -> float:
     deadlines = question.terms.deadlines
     total_ms: int = sum(getattr(deadlines, name) for name in deadlines.__struct_fields__)
     return total_ms / 1000
+
+
+def beyond_limits(policy: Policy, manifest: PlanManifest, terms: RunTerms) -> dict[str, str]:
+    """Why a policy's limits on sizes and times decline a run, by the limit's name; empty where none does."""
+    question = _Question(terms, "", manifest)
+    judged = {key: judge(policy, question) for key, judge in _RULES if key.startswith("max_")}
+    return {key: reason for key, reason in judged.items() if reason is not None}
 
 
 _Judge = Callable[[Policy, _Question], str | None]

@@ -11,6 +11,7 @@ from cli import errors
 from cli.main import app
 from plans import PlanError
 from python_node.errors import NodeError
+from python_node.policy import Policy
 from python_node.state import load_or_create_identity
 from tests.cli.process import ROOT
 
@@ -110,6 +111,23 @@ def test_nobody_publishes_another_authors_plan(refused, signaling, plan_file, tm
 def test_terms_that_contradict_themselves_are_refused(refused, plan_file, author):
     words = ("publish", plan_file, NOWHERE, "--identity", author[0], "--rounds", 1, "--cohort", 3)
     assert refused(*words, "--min-cohort", 9, status=3)["code"] == "bad-terms"
+
+
+def test_a_run_whose_sums_overflow_is_refused_with_what_to_change(refused, plan_file, author):
+    words = ("publish", plan_file, NOWHERE, "--identity", author[0], "--rounds", 1)
+    error = refused(*words, "--cohort", 40, "--ring-bits", 20, "--value-bits", 16, status=3)
+    assert error["code"] == "bad-terms"
+    assert "take more ring_bits, fewer value_bits or a smaller cohort" in error["message"]
+
+
+def test_a_plan_above_the_limits_of_owners_is_refused_unless_told(refused, plan_file, author, monkeypatch):
+    words = ("publish", plan_file, NOWHERE, "--identity", author[0], "--rounds", 1, "--cohort", 5)
+    monkeypatch.setattr("cli.preflight_report.DEFAULTS", Policy(max_model_bytes=1000))
+    error = refused(*words, status=3)
+    assert error["code"] == "too-large"
+    assert "policy allows 1000 at most by default" in error["message"]
+    assert "take an optimizer that keeps less state" in error["message"]
+    refused(*words, "--no-preflight", status=4)  # nobody answers there, which is tried after the preflight
 
 
 @pytest.mark.parametrize("name", ["0" * 64, "abcdef"])

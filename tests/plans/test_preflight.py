@@ -1,4 +1,5 @@
 import math
+import sys
 
 import pytest
 from torch import nn
@@ -6,6 +7,7 @@ from torch import nn
 import plans
 from plans import Field
 from plans.errors import BundleError
+from plans.operators import ALLOWED
 from protocol.terms import LocalTraining, RunTerms
 
 
@@ -58,6 +60,12 @@ def test_a_step_is_timed_and_held_against_the_deadline(plan):
     assert 0 < found.step.median_s <= found.step.longest_s
     local = LocalTraining(batch_size=1, learning_rate=0.1, max_examples=1 << 24, epochs=1000)
     assert "the deadline is 60000 ms" in plans.preflight(plan, terms(plan, local=local)).warnings[-1]
+
+
+def test_operators_that_browsers_lack_are_named(plan, monkeypatch):
+    assert plans.preflight(plan, terms(plan), measure=False).missing_on_web == ()
+    monkeypatch.setattr(sys.modules["plans.preflight"], "WEB", ALLOWED - {"Gemm", "Relu"})
+    assert plans.preflight(plan, terms(plan), measure=False).missing_on_web == ("Gemm", "Relu")
 
 
 def test_terms_of_another_plan_are_refused(plan):
