@@ -1,6 +1,6 @@
 /** What the parts of one node share. */
 
-import type { Identity } from "../protocol/identity.js";
+import type { Identity, PeerId } from "../protocol/identity.js";
 import type { Device } from "./device.js";
 import type { EventHub } from "./events.js";
 import type { SignedRun } from "./membership.js";
@@ -23,6 +23,8 @@ export interface NodeContext {
   readonly stopping: AbortSignal;
   /** Sign and keep a receipt. */
   keepReceipt(signed: SignedRun, verdict: Verdict, completed?: CompletedRound): Promise<void>;
+  /** Tell the owner of something of a peer that was refused. */
+  refused(peer: PeerId, message: string, run: string | null): void;
   /** Tell the owner what went wrong. */
   report(error: unknown, run: string | null): void;
 }

@@ -21,6 +21,7 @@ import { Participation } from "./participation.js";
 import type { IceServer, Platform, Tensor } from "./platform.js";
 import { type Policy, policyOf, type Verdict } from "./policy.js";
 import { type CompletedRound, openReceipt, type Receipt, receiptTime, sealReceipt } from "./receipts.js";
+import { Refusals } from "./refusals.js";
 import { Session, type SessionEvent } from "./session.js";
 import { Switchboard } from "./switchboard.js";
 
@@ -60,6 +61,7 @@ export class Node {
   private readonly offers = new Map<string, OpenOffer>();
   private readonly runs = new Map<string, Participation>();
   private readonly early = new EarlyMessages();
+  private readonly refusals = new Refusals();
   private readonly stopping = new AbortController();
   private datasets: readonly Dataset[] = [];
   private context!: NodeContext;
@@ -212,7 +214,7 @@ export class Node {
         onRoundMessage: (peer, payload, bulk) => this.onRoundMessage(peer, payload, bulk),
         onLink: (peer, up) => this.attempts().forEach((attempt) => attempt.linkChanged(peer, up)),
         onUnreachable: (peer) => this.attempts().forEach((attempt) => attempt.peerGone(peer)),
-        onRefused: (peer, message) => this.hub.tell("error", { code: "refused", message, run: null, peer }),
+        onRefused: (peer, message) => this.refused(peer, message, null),
         lookupModel: (peer, run, round, digest) => this.lookupModel(peer, run, round, digest),
       });
       const session = new Session({
@@ -260,6 +262,7 @@ export class Node {
       stopping: this.stopping.signal,
       keepReceipt: (signed, verdict, completed) => this.keepReceipt(signed, verdict, completed),
       report: (error, run) => this.report(error, run),
+      refused: (peer, message, run) => this.refused(peer, message, run),
     };
     this.entrance = new Entrance(this.context, platform.runtime, randomBytes(32));
   }
@@ -320,6 +323,7 @@ export class Node {
     if (part === undefined || part.isOver) return;
     const routed = () => this.context.switchboard.route(start.round_id, start.members);
     this.order = this.order.then(routed).catch(() => undefined); // a refused cohort is reported by who takes it up
+    this.refusals.clear();
     part.announce(start);
   }
 
@@ -450,6 +454,11 @@ export class Node {
     } catch (error) {
       if (!this.stopping.signal.aborted) this.report(error, run);
     }
+  }
+
+  private refused(peer: PeerId, message: string, run: string | null): void {
+    if (!this.refusals.mayTell(peer)) return;
+    this.hub.tell("error", { code: run === null ? "refused" : "refused-message", message, run, peer });
   }
 
   private report(error: unknown, run: string | null): void {

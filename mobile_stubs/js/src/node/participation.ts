@@ -171,7 +171,7 @@ export class Participation {
       record: (entry, detail) => context.storage.record(start.round_id, entry, detail),
       train: membership.train(start.round_id, (done, total) => progress("train", done, total)),
       onStage: (stage) => progress(stage, 1, 1),
-      onRefused: (peer, message) => context.hub.tell("error", { code: "refused-message", message, run, peer }),
+      onRefused: (peer, message) => context.refused(peer, message, run),
     });
   }
 

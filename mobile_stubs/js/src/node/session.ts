@@ -9,10 +9,7 @@
 
 import { type Bytes, concat, short } from "../protocol/bytes.js";
 import { ProtocolError } from "../protocol/errors.js";
-import type { Identity } from "../protocol/identity.js";
-import { checkWelcome, signAuthenticate } from "../protocol/signaling/handshake.js";
 import {
-  audienceOf,
   decodeBlobPart,
   decodeServerMessage,
   encodePeerMessage,
@@ -20,12 +17,11 @@ import {
   type PeerMessages,
   type ServerMessage,
   type ServerMessages,
-  SIGNALING_VERSION,
 } from "../protocol/signaling/messages.js";
 import { NodeError, SignalingDownError, SignalingRefusedError, SignalingUntrustedError } from "./errors.js";
-import type { Platform, Socket } from "./platform.js";
+import { dial, type DialOptions, type Inbox } from "./dial.js";
+import type { Socket } from "./platform.js";
 
-const HANDSHAKE_TIMEOUT_MS = 10_000;
 const REQUEST_TIMEOUT_MS = 30_000;
 /** What 1002 means; browsers let pages close with 1000 and 3000 to 4999 alone. */
 const BROKEN_PROTOCOL = 3002;
@@ -38,8 +34,6 @@ const TICK_MS = 5_000;
 /** A tick that comes so late means that this device slept, and that the connection may be dead without a word. */
 const ASLEEP_MS = 10_000;
 const PROBE_TIMEOUT_MS = 5_000;
-/** Frames that may come before the handshake is over. */
-const MAX_EARLY_FRAMES = 64;
 /** Errors after which dialling again changes nothing. */
 const FINAL_CODES: ReadonlySet<string> = new Set(["replaced", "version-mismatch", "wrong-audience", "not-allowed"]);
 
@@ -74,15 +68,9 @@ interface Slice {
   readonly reject: (error: Error) => void;
 }
 
-/** How a signaling server is reached. `expectedServer` is the peer id to pin; without it TLS alone is trusted. */
-export interface SessionOptions {
-  readonly url: string;
-  readonly identity: Identity;
-  readonly openSocket: Platform["openSocket"];
-  readonly expectedServer: string | null;
+/** How a signaling server is reached, and who hears of its events. */
+export interface SessionOptions extends DialOptions {
   readonly onEvent: (event: SessionEvent) => void;
-  /** Ends what `start` has begun. */
-  readonly signal: AbortSignal | null;
 }
 
 /** One session; `start` opens it. */
@@ -418,98 +406,5 @@ export class Session {
     this.socket?.close(1000);
     this.socket = null;
     this.options.onEvent({ type: "ended", error });
-  }
-}
-
-/** A connected socket on which both sides have proven who they are. */
-async function dial(options: SessionOptions): Promise<Inbox> {
-  const { url, identity, signal } = options;
-  const audience = audienceOf(url);
-  signal?.throwIfAborted();
-  const inbox = new Inbox(url, openSocket(options));
-  const stop = () => inbox.close("the owner stopped the node");
-  signal?.addEventListener("abort", stop);
-  try {
-    const challenge = await inbox.next("challenge");
-    if (options.expectedServer !== null && challenge.server !== options.expectedServer) {
-      const expected = short(options.expectedServer);
-      throw new SignalingUntrustedError(url, `its identity is ${short(challenge.server)}, expected ${expected}`);
-    }
-    if (!challenge.versions.includes(SIGNALING_VERSION)) {
-      const reason = `it speaks versions ${challenge.versions.join(", ")}, this peer ${SIGNALING_VERSION}`;
-      throw new SignalingRefusedError(url, "version-mismatch", reason);
-    }
-    const answer = await signAuthenticate(identity, challenge, audience);
-    inbox.socket.send(encodePeerMessage(answer));
-    await checkWelcome(challenge, answer, await inbox.next("welcome"));
-    inbox.finish();
-    return inbox;
-  } catch (error) {
-    inbox.fail();
-    signal?.throwIfAborted();
-    if (error instanceof ProtocolError) throw new SignalingUntrustedError(url, error.message);
-    throw error;
-  } finally {
-    signal?.removeEventListener("abort", stop);
-  }
-}
-
-function openSocket(options: SessionOptions): Socket {
-  try {
-    return options.openSocket(options.url);
-  } catch (error) {
-    throw new SignalingDownError(options.url, String(error)); // a page over https:// may not dial ws://
-  }
-}
-
-/** Reads the two messages of the handshake. */
-class Inbox {
-  readonly queue: unknown[] = [];
-  closed: string | null = null;
-  private wake: (() => void) | null = null;
-  private readonly timer: ReturnType<typeof setTimeout>;
-
-  constructor(
-    private readonly url: string,
-    readonly socket: Socket,
-  ) {
-    socket.binaryType = "arraybuffer";
-    socket.onmessage = ({ data }) => {
-      if (this.queue.length < MAX_EARLY_FRAMES) this.queue.push(data);
-      else this.close(`more than ${MAX_EARLY_FRAMES} frames came before the handshake was over`);
-      this.wake?.();
-    };
-    socket.onclose = ({ code, reason }) => this.close(`cannot connect, or closed with code ${code} ${reason}`.trim());
-    socket.onerror = () => undefined; // a close follows
-    this.timer = setTimeout(() => this.close(`no handshake within ${HANDSHAKE_TIMEOUT_MS / 1000} s`), HANDSHAKE_TIMEOUT_MS);
-  }
-
-  async next<T extends "challenge" | "welcome">(type: T): Promise<ServerMessages[T]> {
-    while (this.queue.length === 0) {
-      if (this.closed !== null) throw new SignalingDownError(this.url, this.closed);
-      await new Promise<void>((resolve) => (this.wake = resolve));
-    }
-    const frame = this.queue.shift();
-    if (typeof frame !== "string") throw new SignalingUntrustedError(this.url, "sent a binary frame during the handshake");
-    const message = decodeServerMessage(frame);
-    if (message.type === "error") throw new SignalingRefusedError(this.url, message.code, message.message);
-    if (message.type !== type) throw new SignalingUntrustedError(this.url, `expected a ${type}, got ${message.type}`);
-    return message as ServerMessages[T];
-  }
-
-  finish(): void {
-    clearTimeout(this.timer);
-  }
-
-  fail(): void {
-    clearTimeout(this.timer);
-    this.socket.onclose = null;
-    this.socket.onmessage = null;
-    this.socket.close();
-  }
-
-  close(reason: string): void {
-    this.closed ??= reason;
-    this.wake?.();
   }
 }

@@ -4,6 +4,7 @@ import { PolicyError } from "../../src/node/errors.js";
 import { EventHub } from "../../src/node/events.js";
 import { matchesPattern } from "../../src/node/pattern.js";
 import { judgeCohort, policyOf } from "../../src/node/policy.js";
+import { Refusals } from "../../src/node/refusals.js";
 import { type Port, workerRuntime, type WorkerReply, type WorkerRequest } from "../../src/node/worker-runtime.js";
 import { readDataset } from "../../src/plans/dataset-source.js";
 
@@ -37,6 +38,17 @@ describe("messages that come before their round", () => {
     early.keep("a", message(1, 1025), false);
     early.keep("a", message(1), true);
     expect(early.take(tag(1))).toEqual([]);
+  });
+});
+
+describe("refused messages", () => {
+  it("of one peer's flood are told of a few times, and of another peer's still", () => {
+    const refusals = new Refusals();
+    const told = Array.from({ length: 10_000 }, () => refusals.mayTell("hostile")).filter(Boolean).length;
+    expect(told).toBe(64);
+    expect(refusals.mayTell("honest")).toBe(true);
+    refusals.clear();
+    expect(refusals.mayTell("hostile")).toBe(true);
   });
 });
 
