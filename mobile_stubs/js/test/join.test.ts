@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { roundBytes } from "../src/join/card.js";
 import { bytes, fingerprint, kind } from "../src/join/format.js";
 import { pictureSide, shrink } from "../src/join/pictures.js";
 
@@ -39,6 +40,15 @@ describe("a drawing", () => {
 
   it("that is empty is all zeros", () => {
     expect(shrink(new Float32Array(10_000), 100, 8)).toEqual(new Float32Array(64));
+  });
+});
+
+describe("what a round sends", () => {
+  it("is each chunk but one's own to its owner, and one's own chunk's sum to the others", () => {
+    // 10 peers, 1000 numbers in all with a tail of 2 * (1 + 2), 20 bits: 9 chunks of 100 numbers out, 9 times 100 back
+    const manifest = { parameter_count: 1094, local_count: 110, buffer_count: 10, metrics: [{}, {}] };
+    const terms = { cohort_size: 10, ring_bits: 20, evaluate: true, replicas: 1 };
+    expect(roundBytes({ manifest, terms } as unknown as Parameters<typeof roundBytes>[0])).toBe((2 * 9 * 100 * 20) / 8);
   });
 });
 

@@ -17,9 +17,14 @@ export interface Answers {
 
 /** Bytes one peer sends in a round at least: its masked chunks to their owners, and its own chunk's sum to all. */
 export function roundBytes({ manifest, terms }: Pick<Offer, "manifest" | "terms">): number {
-  const length = manifest.parameter_count + manifest.buffer_count + (terms.evaluate ? 2 : 1) * (1 + manifest.metrics.length);
+  const length = sharedCount(manifest) + (terms.evaluate ? 2 : 1) * (1 + manifest.metrics.length);
   const peers = terms.cohort_size;
   return Math.ceil((2 * length * terms.ring_bits * (peers - 1)) / (8 * peers)) * terms.replicas;
+}
+
+/** Numbers of the model that are trained in common; the others never leave. */
+function sharedCount(manifest: Offer["manifest"]): number {
+  return manifest.parameter_count - manifest.local_count + manifest.buffer_count;
 }
 
 /** The card of an offer. */
@@ -57,10 +62,11 @@ function leaves({ manifest, terms }: Offer): HTMLElement {
     element(
       "ul",
       {},
-      element("li", {}, `a masked update of ${count(manifest.parameter_count + manifest.buffer_count)} numbers per round, unreadable by itself`),
+      element("li", {}, `a masked update of ${count(sharedCount(manifest))} numbers per round, unreadable by itself`),
       element("li", {}, `within it, your weight${manifest.metrics.length === 0 ? "" : ` and ${manifest.metrics.map((metric) => metric.name).join(", ")}`}: known as a sum alone`),
       element("li", {}, `about ${bytes(roundBytes({ manifest, terms }))} a round, beside set-up messages`),
     ),
+    manifest.local_count === 0 ? null : element("p", {}, `${count(manifest.local_count)} numbers of the model are yours alone and stay.`),
     element("p", { class: "help" }, "Values and labels do not leave. How many examples you have is part of the sum alone."),
   );
 }
@@ -70,7 +76,8 @@ function privacy({ terms }: Offer): HTMLElement {
   return part(
     "Privacy terms",
     facts([
-      ["Peers in a round", terms.min_cohort === terms.cohort_size ? `${terms.cohort_size}` : `${terms.min_cohort} to ${terms.cohort_size}`],
+      [terms.cohorts === 1 ? "Peers in a round" : "Peers in a group", terms.min_cohort === terms.cohort_size ? `${terms.cohort_size}` : `${terms.min_cohort} to ${terms.cohort_size}`],
+      ...(terms.cohorts === 1 ? [] : [["Such groups in a round", `up to ${count(terms.cohorts)}`] as const]),
       ["A sum is over", `${survivors} or more`],
       ["Each number is cut to", `±${measure(terms.clip)}`],
       ["Differential privacy", element("strong", { class: "warn" }, "none yet")],
@@ -91,7 +98,7 @@ function work({ manifest, terms }: Offer): HTMLElement {
   );
 }
 
-function part(title: string, ...children: readonly HTMLElement[]): HTMLElement {
+function part(title: string, ...children: readonly (HTMLElement | null)[]): HTMLElement {
   return element("section", {}, element("h4", {}, title), ...children);
 }
 
