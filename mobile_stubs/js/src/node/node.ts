@@ -355,8 +355,7 @@ export class Node {
     const { run } = offer;
     const known = this.runs.get(run);
     if (known !== undefined && !known.isOver) {
-      await this.context.session.accept({ run, dataset: null });
-      known.catchUp();
+      await known.offeredAgain();
       return;
     }
     try {
@@ -373,8 +372,8 @@ export class Node {
       }
       if (!(error instanceof ProtocolError || error instanceof NodeError)) throw error;
       this.report(error, run);
-      if (this.options.ask !== true) this.offers.delete(run); // an owner who is asked may try again
-      // an offer that was caught by a lost connection stays open for `join`
+      this.offers.delete(run);
+      // what a lost connection caught is offered again when there is a new one
       if (!(error instanceof SignalingDownError)) await this.decline(run, error.message);
     }
   }

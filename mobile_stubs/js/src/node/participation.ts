@@ -61,6 +61,13 @@ export class Participation {
     if (!this.isPaused) this.keepingUp.catchUp();
   }
 
+  /** As after a reconnect: consent again, unless the device rules say no for the moment. */
+  async offeredAgain(): Promise<void> {
+    if (this.isPaused) return;
+    await this.context.session.accept({ run: this.run, dataset: this.verdict.dataset });
+    this.catchUp();
+  }
+
   /** Signaling named a cohort; an earlier attempt of this run has no future. */
   announce(start: RoundStart): void {
     const current = this.membership.attempts[0];

@@ -132,8 +132,12 @@ describe("device rules", () => {
     await test.server.until("withdraw");
     expect(test.storage.journal).toEqual([]);
     expect(test.of("round")).toEqual([]);
+    test.server.offer(offered); // as after a reconnect
+    test.server.offer(await offerBy(await Identity.generate(), {}, "another"));
+    await test.until("waiting", 2); // the other run was looked at after it
+    expect(test.server.heard.filter(({ type }) => type === "accept")).toHaveLength(1);
     device.change(null);
-    await test.server.until("accept", 2);
-    await test.server.until("ready", 2);
+    await test.server.until("accept", 3);
+    await test.server.until("ready", 3);
   });
 });
