@@ -21,6 +21,7 @@ class Example(StrEnum):
     """The worked examples that the demo can show."""
 
     DIGITS = "digits"
+    DIGITS_PERSONAL = "digits_personal"
     DIGITS_CNN = "digits_cnn"
     DIABETES = "diabetes"
     NEXT_CHARACTER = "next_character"

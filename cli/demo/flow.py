@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cli.demo.processes import Process, start_node, start_signaling
-from cli.demo.reference import aggregate_error, compare, evaluate, training_seed_bytes
+from cli.demo.reference import aggregate_error, compare, mean_scores, own_scores, scores, training_seed_bytes
 from cli.demo.report import RoundRow, write_plot, write_report
 from cli.demo.shards import Shards, write_shards
 from cli.demo.tasks import Task
@@ -28,7 +28,7 @@ from protocol.identity import Identity
 from protocol.signaling import LogEntry, RoundLogged, RoundOpened, RunChanged
 from python_node.author import Author, RunView
 from python_node.membership import initial_model
-from python_node.state import load_or_create_identity
+from python_node.state import NodeState, load_or_create_identity
 from python_node.training import split_model
 
 __all__ = ["DemoOptions", "run_demo"]
@@ -60,6 +60,7 @@ class _Demo:
         self.entries: list[LogEntry] = []
         self.peers: dict[int, str] = {}
         self.killed: list[dict[str, int]] = []
+        self.own: dict[int, NDArray[np.float32]] = {}
         self.caption = ""
         generator = np.random.default_rng([options.seed, 7])
         rounds = np.arange(2, options.rounds) if options.rounds > 2 else np.array([1])
@@ -135,6 +136,9 @@ async def run_demo(options: DemoOptions, show: Callable[[list[RoundRow], str], N
         )
         author = await stack.enter_async_context(await Author.connect(url, identity))
         view = await _follow(demo, author, run, plan, data, nodes)
+        if options.task.local:
+            await asyncio.gather(*(node.stop() for node in nodes))
+            demo.own = await asyncio.to_thread(_own_models, plan, run, work, options.peers)
     demo.say("training the same budget centrally and on each peer alone")
     report = await asyncio.to_thread(_report, demo, plan, view, data, begun)
     demo.say("")
@@ -178,8 +182,14 @@ async def _follow(demo: _Demo, author: Author, run: str, plan: Plan, data: Shard
                 continue
             demo.models[entry.round] = model.values
             task = demo.options.task
-            scores = await asyncio.to_thread(evaluate, executor, plan, task, model.values, data.held_out)
-            demo.rows[entry.round].scores = scores
+            if (
+                task.local
+            ):  # no common model is whole; the peers' own word is the masked mean over their training data
+                demo.rows[entry.round].scores = {"accuracy": view.metrics(entry).training["accuracy"]}
+            else:
+                theta, buffers = split_model(plan, model.values)
+                found = await asyncio.to_thread(scores, executor, task, theta, buffers, data.held_out)
+                demo.rows[entry.round].scores = found
             demo.say(demo.caption)
 
     fetching = asyncio.ensure_future(fetch())
@@ -218,12 +228,16 @@ def _report(demo: _Demo, plan: Plan, view: RunView, data: Shards, begun: float) 
         raise CommandError(
             f"the model of round {options.rounds} could not be fetched, only that of round {last}", code="no-model"
         )
-    comparison = compare(plan, task, view.terms, data.shards, data.held_out, seed=options.seed)
+    comparison = compare(plan, task, view.terms, data, seed=options.seed)
     shards = {peer: (data.shards[index], _training_seed(options, index)) for index, peer in demo.peers.items()}
     peers = [demo.peers[index] for index in sorted(demo.peers)]
     report: dict[str, Any] = {"example": task.example}
+    final = demo.rows[last].scores
+    if task.local:
+        each = own_scores(plan, task, demo.own, data.own)
+        report["own"], final = [each[peer] for peer in sorted(each)], mean_scores(task, list(each.values()))
     for score in task.scores:
-        report[f"final_{score.name}"] = demo.rows[last].scores[score.name]
+        report[f"final_{score.name}"] = final[score.name]
         report[f"central_{score.name}"] = comparison.central[score.name]
         report[f"best_single_peer_{score.name}"] = comparison.best_single_peer[score.name]
     report |= {
@@ -241,6 +255,18 @@ def _report(demo: _Demo, plan: Plan, view: RunView, data: Shards, begun: float) 
     report["seconds_total"] = round(time.perf_counter() - begun, 3)
     write_report(report, options.out / "report.json")
     return report
+
+
+def _own_models(plan: Plan, run: str, work: Path, peers: int) -> dict[int, NDArray[np.float32]]:
+    """Whole models out of the nodes' state folders: the last common body with each one's own end."""
+    found = {}
+    for peer in range(peers):
+        with NodeState.open(work / f"node-{peer}") as state:
+            checkpoint, local = state.load_checkpoint(run), state.local_values(run)
+        if checkpoint is not None and local is not None:
+            values = np.frombuffer(checkpoint[2], "<f4").astype(np.float32)
+            found[peer] = np.concatenate(split_model(plan, values, np.frombuffer(local, "<f4").astype(np.float32)))
+    return found
 
 
 def _training_seed(options: DemoOptions, index: int) -> str:

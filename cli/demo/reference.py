@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cli.demo.shards import Shards
 from cli.demo.tasks import Task
 from plans import Executor, Plan
 from protocol.signaling import LogEntry
 from protocol.terms import RunTerms
 from python_node.datasets import Dataset
-from python_node.training import LocalTrainer, split_model
+from python_node.training import LocalTrainer
 
-__all__ = ["Comparison", "aggregate_error", "compare", "evaluate", "training_seed_bytes"]
+__all__ = ["Comparison", "aggregate_error", "compare", "mean_scores", "own_scores", "scores", "training_seed_bytes"]
 
 Model = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]
@@ -36,37 +37,51 @@ def training_seed_bytes(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def evaluate(executor: Executor, plan: Plan, task: Task, model: Model, held_out: Arrays) -> dict[str, float]:
+def scores(executor: Executor, task: Task, theta: Model, buffers: Model, held_out: Arrays) -> dict[str, float]:
     """A model's scores on what is held out."""
-    theta, buffers = split_model(plan, model)
     metrics = executor.evaluate(theta, buffers, dict(held_out))
     means = {name: metrics.mean(name) for name in metrics.sums}
     return {score.name: score.of(means, dict(held_out)) for score in task.scores}
 
 
-def compare(
-    plan: Plan, task: Task, terms: RunTerms, shards: Sequence[Arrays], held_out: Arrays, *, seed: int
-) -> Comparison:
-    """Train on all shards together, and on each alone, with the run's epochs in all, batches and learning rate."""
-    executor = Executor(plan)
-    pooled = {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
+def mean_scores(task: Task, found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each score."""
+    return {score.name: float(np.mean([part[score.name] for part in found])) for score in task.scores}
 
-    def train(data: Arrays) -> dict[str, float]:
+
+def own_scores(
+    plan: Plan, task: Task, models: Mapping[int, Model], own: Sequence[Arrays]
+) -> dict[int, dict[str, float]]:
+    """Scores of each peer's own model, theta with its own end and then buffers, on what is held out of its kind."""
+    executor, cut = Executor(plan), plan.manifest.parameter_count
+    return {peer: scores(executor, task, model[:cut], model[cut:], own[peer]) for peer, model in models.items()}
+
+
+def compare(plan: Plan, task: Task, terms: RunTerms, data: Shards, *, seed: int) -> Comparison:
+    """Train on all shards together, and on each alone, with the run's epochs in all, batches and learning rate.
+
+    Where peers have heads of their own, the one model of all data is judged by the mean over what each holds out.
+    """
+    executor = Executor(plan)
+    pooled = {name: np.concatenate([shard[name] for shard in data.shards]) for name in data.shards[0]}
+
+    def train(shard: Arrays, held_out: Sequence[Arrays]) -> dict[str, float]:
         result = executor.train(
             plan.initial("theta"),
             plan.initial("optimizer_state"),
             plan.initial("buffers"),
-            dict(data),
+            dict(shard),
             batch_size=terms.local.batch_size,
             epochs=terms.local.epochs * terms.rounds,
             learning_rate=terms.local.learning_rate,
             seed=f"reference {seed}".encode(),
         )
-        return evaluate(executor, plan, task, np.concatenate([result.theta, result.buffers]), held_out)
+        return mean_scores(task, [scores(executor, task, result.theta, result.buffers, part) for part in held_out])
 
-    singles = [train(shard) for shard in shards]
+    own = data.own or (data.held_out,) * len(data.shards)
+    singles = [train(shard, [part]) for shard, part in zip(data.shards, own, strict=True)]
     best = {score.name: score.best([single[score.name] for single in singles]) for score in task.scores}
-    return Comparison(central=train(pooled), best_single_peer=best)
+    return Comparison(central=train(pooled, data.own or [data.held_out]), best_single_peer=best)
 
 
 def aggregate_error(

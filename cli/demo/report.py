@@ -54,7 +54,14 @@ def render(rows: list[RoundRow], task: Task, *, rounds: int, caption: str) -> Ta
     """The live table."""
     first = task.scores[0]
     table = Table(title=f"Training on {rounds} rounds of masked updates", caption=caption, caption_justify="left")
-    for name in ("round", f"held-out {first.text}", "loss", "survivors", "bytes sent per peer", "seconds"):
+    for name in (
+        "round",
+        f"{'training' if task.local else 'held-out'} {first.text}",
+        "loss",
+        "survivors",
+        "bytes sent per peer",
+        "seconds",
+    ):
         table.add_column(name, justify="right")
     for row in rows:
         sent = list(row.bytes_sent.values())
@@ -77,7 +84,7 @@ def summary(report: dict[str, Any], task: Task) -> Table:
     for text in texts:
         table.add_column(text, justify="right")
     who = {
-        "final": "all peers together, only sums revealed",
+        "final": "all peers together, " + ("each with its own head" if task.local else "only sums revealed"),
         "central": "one machine with everybody's data",
         "best_single_peer": "best single peer alone",
     }
@@ -105,7 +112,7 @@ def write_plot(report: dict[str, Any], task: Task, path: Path) -> None:
     left.plot(numbers, [row[score.name] for row in rows], marker="o", label="peers together")
     left.axhline(report[f"central_{score.name}"], color="C2", linestyle="--", label="one machine with all data")
     left.axhline(report[f"best_single_peer_{score.name}"], color="C3", linestyle=":", label="best single peer")
-    left.set(xlabel="round", ylabel=f"held-out {score.text}", title=task.title)
+    left.set(xlabel="round", ylabel=f"{'training' if task.local else 'held-out'} {score.text}", title=task.title)
     left.legend(loc="lower right" if score.higher_is_better else "upper right")
     right.plot(numbers, [row["loss"] for row in rows], marker="o", color="C1")
     right.set(xlabel="round", ylabel="mean training loss (from the masked sum)", title="Loss")

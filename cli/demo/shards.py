@@ -21,10 +21,14 @@ ALIKE = 0.5
 
 @dataclass(frozen=True)
 class Shards:
-    """Shards of the peers and what none of them sees, by field of the plan."""
+    """Shards of the peers and what none of them sees, by field of the plan.
+
+    Where every peer has a head of its own, `own` is what is held out of each one's kind, in the peers' order.
+    """
 
     shards: tuple[Arrays, ...]
     held_out: Arrays
+    own: tuple[Arrays, ...] = ()
 
 
 def deal_by_label(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["TASKS", "Score", "Task"]
 
 HELD_OUT_DIGITS = 357
+OWN_EXAMPLES = 60
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,13 @@ class Task:
     batch_size: int
     epochs: int
     clip: float
+    local: tuple[str, ...] = ()
+    """Names of parameters that each peer keeps: its own head on a common body."""
 
     def build_plan(self) -> Plan:
         """Trace the example's plan; needs torch."""
-        plan: Plan = import_module(f"examples.{self.example}").build_plan()
-        return plan
+        build: Callable[..., Plan] = import_module(f"examples.{self.example}").build_plan
+        return build(local=self.local) if self.local else build()
 
 
 def _digits(peers: int, seed: int, *, shape: tuple[int, ...]) -> Shards:
@@ -74,6 +77,20 @@ def _digits(peers: int, seed: int, *, shape: tuple[int, ...]) -> Shards:
     held_out, rest = order[:HELD_OUT_DIGITS], order[HELD_OUT_DIGITS:]
     shards = deal_by_label(data, rest, "label", peers, generator)
     return Shards(shards, {name: array[held_out] for name, array in data.items()})
+
+
+def _own_names(peers: int, seed: int) -> Shards:
+    """Sixty digits for each peer, who calls each by another name: no head fits two peers."""
+    data = _digits(peers, seed, shape=(64,))
+    every = np.random.default_rng([seed, 1]).permutation(len(data.shards[0]["label"]) * peers)
+    pooled = {name: np.concatenate([shard[name] for shard in data.shards])[every] for name in data.held_out}
+
+    def renamed(part: Arrays, peer: int) -> Arrays:
+        return part | {"label": (part["label"] + peer) % 10}
+
+    shards = deal_pieces({name: array[: OWN_EXAMPLES * peers] for name, array in pooled.items()}, peers)
+    shards = tuple(renamed(shard, peer) for peer, shard in enumerate(shards))
+    return Shards(shards, data.held_out, own=tuple(renamed(data.held_out, peer) for peer in range(peers)))
 
 
 def _diabetes(peers: int, seed: int) -> Shards:
@@ -108,6 +125,17 @@ TASKS: dict[str, Task] = {
         batch_size=8,
         epochs=10,
         clip=2.0,
+    ),
+    "digits_personal": Task(
+        example="digits",
+        title="Handwritten digits, each peer with names of its own",
+        data=_own_names,
+        scores=(ACCURACY,),
+        learning_rate=0.2,
+        batch_size=8,
+        epochs=10,
+        clip=2.0,
+        local=("2.*",),
     ),
     "digits_cnn": Task(
         example="digits_cnn",
