@@ -133,10 +133,6 @@ class GroupedAttempt:
         back = [part.came_back(peer) for part in self._with(peer)]
         return any(back)
 
-    def settled(self, peer: str) -> bool:
-        """Whether nothing more is expected of a member: only delegates report what a round gave."""
-        return self.top is None or peer not in self.top.cohort or self.top.settled(peer)
-
     def signers(self, result: Result) -> tuple[str, ...]:
         """Delegates that signed this very result."""
         return () if self.top is None else self.top.signers(result)

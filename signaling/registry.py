@@ -65,6 +65,7 @@ class Registry:
         self._sessions: dict[str, _Session] = {}
         self._introductions = Introductions(seconds=timing.introduction_s, per_peer=limits.introductions_per_peer)
         self._ids: dict[str, set[str]] = {}
+        self._working: dict[str, RunMachine] = {}
         self._run_of: dict[str, str] = {}
         """Round id to run id, for the attempts whose members may relay."""
         self._peers = Peers(online=self._sessions.__contains__, member=self._member, busy=self._busy)
@@ -329,7 +330,7 @@ class Registry:
         session = self._sessions.get(peer)
         if session is None or session.registration is None:
             return True
-        at_work = sum(1 for m in self.runs.values() if m.run != run and m.attempt_of(peer) is not None)
+        at_work = sum(1 for m in self._working.values() if m.run != run and m.attempt_of(peer) is not None)
         return at_work >= session.registration.max_runs
 
     def _after(self, machine: RunMachine, out: Outbox, now: float) -> None:
@@ -354,7 +355,11 @@ class Registry:
         ]
 
     def reindex(self, machine: RunMachine) -> None:
-        """Note which round ids of a run may be relayed under."""
+        """Note which round ids of a run may be relayed under, and whether it is at work."""
+        if isinstance(machine.phase, Working):
+            self._working[machine.run] = machine
+        else:
+            self._working.pop(machine.run, None)
         current: set[str] = {attempt.round_id for attempt in machine.via_cohorts()}
         known = self._ids.get(machine.run, set())
         for gone in known - current:

@@ -100,8 +100,8 @@ class RunMachine:
             round=self.round,
             attempt=self.number,
             model_digest=self.model_digest,
-            accepted=self.participants.online(),
-            ready=len(self._ready()),
+            accepted=len(self.participants.accepted),
+            ready=len(self.participants.ready(self.round)),
             opened_at=self.facts.opened_at,
         )
 
@@ -288,10 +288,9 @@ class RunMachine:
                 if self._settled(self.phase, now):
                     self._open_or_wait(out, now)
             case Waiting(gather_until=until):
-                ready = len(self._ready())
-                if ready < self.facts.terms.min_cohort:
+                if not self._enough():
                     self.phase = Waiting()
-                elif ready >= self.facts.room or (until is not None and now >= until):
+                elif self.participants.enough(self.facts.room, self.round) or (until is not None and now >= until):
                     self._open(out, now)
                 elif until is None:
                     self.phase = Waiting(now + self.timing.gather_s)
@@ -300,8 +299,8 @@ class RunMachine:
 
     # --- inside ------------------------------------------------------------------------------------------------
 
-    def _ready(self) -> list[str]:
-        return self.participants.ready(self.round)
+    def _enough(self) -> bool:
+        return self.participants.enough(self.facts.terms.min_cohort, self.round)
 
     def _audience(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys([*self.participants.accepted, *self._last_cohort, *self.watchers]))
@@ -328,7 +327,7 @@ class RunMachine:
         )
 
     def _open_or_wait(self, out: Outbox, now: float) -> None:
-        if len(self._ready()) >= self.facts.terms.min_cohort:
+        if self._enough():
             self._open(out, now)
         else:
             self.phase = Waiting()
@@ -338,7 +337,7 @@ class RunMachine:
     def _open(self, out: Outbox, now: float) -> None:
         self.number += 1
         attempt = name_cohorts(
-            self._ready(),
+            self.participants.ready(self.round),
             facts=self.facts,
             together=self._last_cohort,
             round_number=self.round + 1,
@@ -430,7 +429,9 @@ class RunMachine:
         return True
 
     def _settled(self, phase: Settling, now: float) -> bool:
-        reported = all(phase.attempt.settled(peer) for peer in phase.attempt.cohort if self.peers.online(peer))
+        last = phase.attempt.deciding
+        assert last is not None
+        reported = all(last.settled(peer) for peer in last.cohort if self.peers.online(peer))
         if not (reported or now >= phase.until):
             return False
         if not self._awaited() or now < phase.join_until:
@@ -438,9 +439,10 @@ class RunMachine:
         self.participants.lose_patience()
         return True
 
-    def _awaited(self) -> list[str]:
-        """Late joiners that the next cohort has room and patience for."""
-        return [] if len(self._ready()) >= self.facts.room else self.participants.awaited()
+    def _awaited(self) -> bool:
+        """Whether there are late joiners that the next cohort has room and patience for."""
+        full = self.participants.enough(self.facts.room, self.round)
+        return not full and any(True for _ in self.participants.awaited())
 
     def _end(self, state: RunState, reason: str, out: Outbox) -> None:
         if isinstance(self.phase, Working) and self.phase.attempt.round == self.round + 1:
