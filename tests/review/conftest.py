@@ -1,5 +1,5 @@
 """The worlds of the end-to-end tests, for attacks on whole nodes."""
 
-from tests.e2e.conftest import plan, quiet_logs, world
+from tests.e2e.conftest import patient_world, plan, quiet_logs, world
 
-__all__ = ["plan", "quiet_logs", "world"]
+__all__ = ["patient_world", "plan", "quiet_logs", "world"]

@@ -53,8 +53,9 @@ def test_a_policy_nobody_can_meet_is_refused(values, words):
         Policy(**values)
 
 
-async def test_a_cohort_without_known_peers_is_left(world, plan):
+async def test_a_cohort_without_known_peers_is_left(patient_world, plan):
     """Before anything is sent to it; the others go on."""
+    world = patient_world
     await world.nodes(3)
     author = await world.author()
     friend = Identity(b"f" * 32).peer_id
