@@ -10,7 +10,7 @@ from spec.reference.codec import H
 from spec.reference.quantise import largest
 from spec.reference.refused import Refused
 
-__all__ = ["NewModel", "Optimizer", "apply_aggregate", "signed"]
+__all__ = ["NewModel", "Optimizer", "apply_aggregate", "signed", "signed_sums"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,15 @@ def signed(value: int, ring_bits: int) -> int:
     return value - 2 * half if value >= half else value
 
 
+def signed_sums(sums: list[int], ring_bits: int, limit: int) -> list[int]:
+    """The signed reading of every sum, none of them beyond what the contributions can add up to."""
+    aggregate = [signed(value, ring_bits) for value in sums]
+    for i, s in enumerate(aggregate):
+        if abs(s) > limit:
+            raise Refused("sum-range", "07 §9", f"coordinate {i} is {s}, at most {limit} is possible")
+    return aggregate
+
+
 def apply_aggregate(
     theta: bytes,
     buffers: bytes,
@@ -72,16 +81,15 @@ def apply_aggregate(
     weight_lost: bool,
     optimizer: Optimizer = Optimizer(),
     moments: bytes = b"",
+    multiplicity: int = 1,
 ) -> NewModel:
     """The new model from the old one and the `sums` (ring elements, padding left out) over the survivors.
 
-    `weight_lost`: the chunk that holds tail[0] is lost.
+    `weight_lost`: the chunk that holds tail[0] is lost. Where groups' sums are combined, `survivors` counts groups
+    and `multiplicity` is the most peers of one (spec 08 §4).
     """
-    aggregate = [signed(value, ring_bits) for value in sums]
-    limit = survivors * largest(value_bits)
-    for i, s in enumerate(aggregate):
-        if abs(s) > limit:
-            raise Refused("sum-range", "07 §9", f"coordinate {i} is {s}, at most {limit} is possible")
+    limit = survivors * multiplicity * largest(value_bits)
+    aggregate = signed_sums(sums, ring_bits, limit)
     # a finite value stays finite: a step is under 2^94, half a unit in the last place of the largest is 2^103
     old, before = _floats(theta + buffers), _floats(moments)
     parameters = len(theta) // 4

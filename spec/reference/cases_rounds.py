@@ -11,7 +11,7 @@ from spec.reference.rounds import Play
 from spec.reference.scenarios import SCENARIOS
 from spec.reference.transcript import Parameters
 
-__all__ = ["announcement_json", "parameters_json", "round_files"]
+__all__ = ["announcement_json", "parameters_json", "place_json", "round_files"]
 
 
 def parameters_json(p: Parameters) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def parameters_json(p: Parameters) -> dict[str, Any]:
         "clip": p.clip,
         "run_id": p.run_id.hex(),
         "cohort": [key.hex() for key in p.cohort],
-    }
+    } | ({"multiplicity": p.multiplicity, "sources": p.sources} if p.sources else {})
 
 
 def announcement_json(a: Announcement) -> dict[str, Any]:
@@ -39,12 +39,21 @@ def announcement_json(a: Announcement) -> dict[str, Any]:
         "buffers": a.buffers.hex(),
         "model_digest": H(a.theta, a.buffers).hex(),
         "max_examples": a.max_examples,
-    }
+    } | ({} if a.place is None else {"place": place_json(a.place)})
+
+
+def place_json(place: tuple[int, int]) -> dict[str, int]:
+    """Where a cohort stands among many."""
+    return {"level": place[0], "group": place[1]}
 
 
 def peer_json(peer: Peer) -> dict[str, Any]:
     """All that one peer brings to the round."""
     s = peer.secrets
+    brought: dict[str, Any] = {"group_sum": s.group_sum}
+    if not peer.announcement.parameters.sources:
+        groups = [{"weight": g.weight, "means": g.means, "bounds": g.bounds} for g in s.groups]
+        brought = {"update": s.update.hex(), "groups": groups, "randoms": s.randoms}
     return {
         "index": peer.index,
         "identity_seed": s.identity_seed.hex(),
@@ -53,9 +62,7 @@ def peer_json(peer: Peer) -> dict[str, Any]:
         "enc_private": s.enc_private.hex(),
         "seed": s.seed.hex(),
         "coefficients": s.coefficients.hex(),
-        "update": s.update.hex(),
-        "groups": [{"weight": g.weight, "means": g.means, "bounds": g.bounds} for g in s.groups],
-        "randoms": s.randoms,
+        **brought,
         "quantised": peer.quantised(),
     }
 

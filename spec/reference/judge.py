@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from spec.reference.ops import OPS
 from spec.reference.output import Case, invalid, valid
 from spec.reference.refused import Refused
+from spec.reference.under_test import OPS
 
 __all__ = ["bad", "good"]
 

@@ -22,7 +22,7 @@ from spec.reference import (
 from spec.reference.codec import H
 from spec.reference.refused import Refused
 
-__all__ = ["OPS", "operation", "perform"]
+__all__ = ["OPS", "Json", "operation", "parameters_of", "perform", "raw"]
 
 Json = dict[str, Any]
 OPS: dict[str, Callable[[Json], Json]] = {}
@@ -117,7 +117,8 @@ def quantise_update(g: Json) -> Json:
 
 
 def parameters_of(g: Json) -> transcript.Parameters:
-    return transcript.Parameters(
+    """Parameters as vectors write them; those of delegates name groups."""
+    parameters = transcript.Parameters(
         min_survivors=g["min_survivors"],
         ring_bits=g["ring_bits"],
         value_bits=g["value_bits"],
@@ -126,7 +127,12 @@ def parameters_of(g: Json) -> transcript.Parameters:
         clip=g["clip"],
         run_id=raw(g["run_id"]),
         cohort=[raw(key) for key in g["cohort"]],
+        multiplicity=g.get("multiplicity", 1),
+        sources=g.get("sources", []),
     )
+    if "sources" in g:
+        parameters.check_combining()
+    return parameters
 
 
 @operation("transcript")

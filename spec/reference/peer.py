@@ -26,11 +26,16 @@ class Announcement:
     theta: bytes
     buffers: bytes
     max_examples: int
+    place: tuple[int, int] | None = None
+    """Level and group, of one of many cohorts (spec 08 §2)."""
 
     @property
     def round_id(self) -> bytes:
-        """Spec 06 §2."""
-        return transcript.round_id(self.parameters.run_id, self.round, self.attempt)
+        """Spec 06 §2, 08 §2."""
+        run_id = self.parameters.run_id
+        if self.place is None:
+            return transcript.round_id(run_id, self.round, self.attempt)
+        return transcript.group_round_id(run_id, self.round, self.attempt, *self.place)
 
     @property
     def t0(self) -> bytes:
@@ -53,9 +58,11 @@ class Secrets:
     enc_private: bytes
     seed: bytes
     coefficients: bytes
-    update: bytes
-    groups: list[quantise.Metrics]
-    randoms: list[int]
+    update: bytes = b""
+    groups: list[quantise.Metrics] = field(default_factory=list)
+    randoms: list[int] = field(default_factory=list)
+    group_sum: list[int] = field(default_factory=list)
+    """Of a delegate, in place of the three above: what its group's members signed the digest of."""
 
 
 @dataclass
@@ -129,8 +136,13 @@ class Peer:
         self.held[f] = keys.open_share(self.t1, self._share_key(f, self.index), f, self.index, bytes.fromhex(box))
 
     def quantised(self) -> list[int]:
-        """q_u (spec 07 §10)."""
+        """q_u: of an update (spec 07 §10); of a delegate its group's sum or, once K says so, zeros (08 §4)."""
         s, p = self.secrets, self.announcement.parameters
+        if p.sources:
+            if any(abs(value) > p.largest for value in s.group_sum):
+                raise Refused("group-sum-range", "08 §4", f"a sum of {p.multiplicity} peers is beyond {p.largest}")
+            counts = self.index in p.contributors(self.masked)
+            return s.group_sum if counts else [0] * len(s.group_sum)
         update = list(struct.unpack(f"<{len(s.update) // 4}f", s.update))
         return quantise.quantise(
             update,
@@ -228,7 +240,8 @@ class Peer:
             a.theta,
             a.buffers,
             values[: p.elements],
-            len(survivors),
+            p.contributions(survivors),
+            multiplicity=p.multiplicity,
             clip=p.clip,
             value_bits=p.value_bits,
             ring_bits=p.ring_bits,

@@ -20,16 +20,18 @@ def _announcement(g: Json) -> Announcement:
     theta, buffers = raw(g["theta"]), raw(g["buffers"])
     if H(theta, buffers).hex() != g["model_digest"]:
         raise Refused("model", "06 §3", "the model held is not the one announced")
-    plan = raw(g["plan_digest"])
-    return Announcement(
-        parameters_of(g["parameters"]), g["round"], g["attempt"], plan, theta, buffers, g["max_examples"]
-    )
+    parameters, plan = parameters_of(g["parameters"]), raw(g["plan_digest"])
+    place = (g["place"]["level"], g["place"]["group"]) if "place" in g else None
+    return Announcement(parameters, g["round"], g["attempt"], plan, theta, buffers, g["max_examples"], place)
 
 
 def _secrets(g: Json) -> Secrets:
-    hexadecimal = ("identity_seed", "fingerprint", "mask_private", "enc_private", "seed", "coefficients", "update")
+    names = ("identity_seed", "fingerprint", "mask_private", "enc_private", "seed", "coefficients")
+    drawn: dict[str, Any] = {name: raw(g[name]) for name in names}
+    if "group_sum" in g:
+        return Secrets(group_sum=g["group_sum"], **drawn)
     groups = [quantise.Metrics(x["weight"], x["means"], x["bounds"]) for x in g["groups"]]
-    return Secrets(groups=groups, randoms=g["randoms"], **{name: raw(g[name]) for name in hexadecimal})
+    return Secrets(update=raw(g["update"]), groups=groups, randoms=g["randoms"], **drawn)
 
 
 class Replay:

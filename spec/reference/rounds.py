@@ -10,7 +10,7 @@ from spec.reference.apply import NewModel, signed
 from spec.reference.messages import Decoded, chunk_ranges, decode
 from spec.reference.packing import unpack
 from spec.reference.peer import Peer
-from spec.reference.scenarios import PEERS, Scenario, announce, draw_secrets
+from spec.reference.scenarios import PEERS, Scenario, announce, draw_delegate, draw_secrets, draw_sum
 from spec.reference.signatures import identity_key
 from spec.reference.stream import Stream
 
@@ -39,7 +39,12 @@ class Play:
         self.announcement = announce(scenario, [identity_key(seed) for seed in seeds])
         p = self.announcement.parameters
         streams = [Stream(f"round/{scenario.name}/peer/{i}") for i in range(PEERS)]
-        self.peers = [Peer(self.announcement, i, draw_secrets(streams[i], seeds[i], p.t)) for i in range(PEERS)]
+        if scenario.sources:
+            sums = [draw_sum(scenario, group) for group in scenario.sources]
+            secrets = [draw_delegate(streams[i], seeds[i], sums[i], p.t) for i in range(PEERS)]
+        else:
+            secrets = [draw_secrets(streams[i], seeds[i], p.t) for i in range(PEERS)]
+        self.peers = [Peer(self.announcement, i, secrets[i]) for i in range(PEERS)]
         self.leader = self.peers[transcript.leader(self.announcement.t0, 0, PEERS)]
         self.everyone = list(range(PEERS))
         self.stay = [i for i in self.everyone if i != scenario.gone]

@@ -10,10 +10,12 @@ from spec.reference.peer import Announcement, Secrets
 from spec.reference.quantise import Metrics
 from spec.reference.stream import Stream
 
-__all__ = ["PEERS", "SCENARIOS", "Scenario", "announce", "draw_secrets"]
+__all__ = ["PEERS", "SCENARIOS", "Scenario", "announce", "draw_delegate", "draw_secrets", "draw_sum"]
 
 PEERS, PARAMETERS, BUFFERS, TAIL = 4, 29, 2, 6
 MAX_EXAMPLES = 64
+MULTIPLICITY = 5
+"""The most peers whose updates one group's sum holds, where delegates combine such sums."""
 STAGES = ("adverts", "shares", "first chunk", "chunks", "vote", "never")
 
 
@@ -28,6 +30,8 @@ class Scenario:
     replicas: int = 1
     gone: int = -1
     after: str = "never"
+    sources: tuple[int, ...] = ()
+    """Of delegates (spec 08): the group that each index speaks for."""
 
     def sends(self, peer: int, stage: str) -> bool:
         """Whether the peer still sends what belongs to `stage`."""
@@ -75,10 +79,57 @@ SCENARIOS = (
         gone=1,
         after="vote",
     ),
+    Scenario(
+        "combining",
+        "Two groups send two delegates each. Peer 0 is gone after its ADVERT: peer 2 puts the sum of group 4 in.",
+        ring_bits=32,
+        gone=0,
+        after="adverts",
+        sources=(4, 7, 4, 7),
+    ),
+    Scenario(
+        "combining-group-lost",
+        "Peer 1 is gone after its COMMIT and its CHUNK 0: the sum of group 7 goes with it, though peer 3 is in U.",
+        ring_bits=32,
+        gone=1,
+        after="first chunk",
+        sources=(4, 7, 4, 7),
+    ),
+    Scenario(
+        "combining-weight-lost",
+        "Peer 1 is gone after its VOTE, and with it the chunk that holds the weight: W is c(U)·M·L.",
+        ring_bits=32,
+        gone=1,
+        after="vote",
+        sources=(4, 7, 7, 4),
+    ),
 )
 
 
+def draw_delegate(stream: Stream, seed: bytes, total: list[int], t: int) -> Secrets:
+    """Secrets of a delegate, whose group's sum is `total`."""
+    return Secrets(
+        identity_seed=seed,
+        fingerprint=stream.take(32),
+        mask_private=stream.take(32),
+        enc_private=stream.take(32),
+        seed=stream.take(32),
+        coefficients=stream.take(2 * 32 * (t - 1)),
+        group_sum=total,
+    )
+
+
+def draw_sum(scenario: Scenario, group: int) -> list[int]:
+    """A group's sum: of the whole range, but for a weight above zero."""
+    stream = Stream(f"round/{scenario.name}/group/{group}")
+    limit = MULTIPLICITY * ((1 << (scenario.value_bits - 1)) - 1)
+    total = [stream.below(2 * limit + 1) - limit for _ in range(PARAMETERS + BUFFERS + TAIL)]
+    total[PARAMETERS + BUFFERS] = 1 + stream.below(limit)
+    return total
+
+
 def draw_secrets(stream: Stream, seed: bytes, t: int) -> Secrets:
+    """Secrets of a peer with an update of its own."""
     update = [(stream.below(2**24) - 2**23) / 2**23 * 0.02 for _ in range(PARAMETERS + BUFFERS)]
     held_out = Metrics(8 + stream.below(8), [stream.below(300) / 128, stream.below(65) / 64], [4.0, 1.0])
     trained = Metrics(32 + stream.below(32), [stream.below(300) / 128, stream.below(65) / 64], [4.0, 1.0])
@@ -109,13 +160,15 @@ def announce(scenario: Scenario, cohort: list[bytes]) -> Announcement:
         clip=0.0125,
         run_id=stream.take(32),
         cohort=cohort,
+        multiplicity=MULTIPLICITY if scenario.sources else 1,
+        sources=list(scenario.sources),
     )
+    place = (2, 0) if scenario.sources else None
     plan = stream.take(32)
     number = 1
     while True:
-        found = Announcement(
-            parameters, number, 1, plan, model[: 4 * PARAMETERS], model[4 * PARAMETERS :], MAX_EXAMPLES
-        )
+        theta, buffers = model[: 4 * PARAMETERS], model[4 * PARAMETERS :]
+        found = Announcement(parameters, number, 1, plan, theta, buffers, MAX_EXAMPLES, place)
         if transcript.leader(found.t0, 0, PEERS) != scenario.gone:
             return found
         number += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from spec.reference.codec import H, bits, f64, u8, u16, u32, u64
+from spec.reference.refused import Refused
 
 __all__ = [
     "Parameters",
@@ -57,6 +58,33 @@ class Parameters:
         """max(t, u_min): no roster, mask set or survivor set is smaller."""
         return max(self.t, self.min_survivors)
 
+    @property
+    def largest(self) -> int:
+        """The largest value of one contribution: L, or M times L where groups' sums are combined."""
+        return self.multiplicity * ((1 << (self.value_bits - 1)) - 1)
+
+    def contributors(self, masked: list[int]) -> list[int]:
+        """Who puts something else in than zeros: all of K, or of each group's delegates the lowest index in K."""
+        return [i for i in masked if not self.sources or i == min(d for d in masked if self._same_group(i, d))]
+
+    def contributions(self, survivors: list[int]) -> int:
+        """|U|, or c(U): the number of groups with a delegate in U."""
+        return len({self.sources[i] for i in survivors}) if self.sources else len(survivors)
+
+    def _same_group(self, one: int, other: int) -> bool:
+        return self.sources[one] == self.sources[other]
+
+    def check_combining(self) -> None:
+        """What delegates check of the groups they were told (spec 08 §3, §4)."""
+        if len(self.sources) != self.n or len(set(self.sources)) < 2:
+            raise Refused("sources", "08 §3", f"{self.sources} names no two groups or more for {self.n} delegates")
+        if self.multiplicity < 3:
+            raise Refused("multiplicity", "08 §4", f"a group of {self.multiplicity} peers is not a cohort")
+        if self.contributions(list(range(self.n))) * self.largest >= 1 << (self.ring_bits - 1):
+            raise Refused(
+                "overflow", "08 §4", f"sums of {self.multiplicity} peers overflow {self.ring_bits} ring bits"
+            )
+
     def encode(self) -> bytes:
         """`parameters` as T0 covers them."""
         numbers = u16(self.n) + u16(self.t) + u16(self.bound) + u8(self.ring_bits) + u8(self.value_bits)
@@ -72,6 +100,8 @@ def round_id(run_id: bytes, round_: int, attempt: int) -> bytes:
 
 def group_round_id(run_id: bytes, round_: int, attempt: int, level: int, group: int) -> bytes:
     """Spec 08 §2: of one of many cohorts."""
+    if not 1 <= level <= 8 or not 0 <= group < 1 << 16:
+        raise Refused("place", "08 §2", f"level {level} group {group} does not exist")
     return H(b"p2psa/1/group", run_id, u32(round_), u32(attempt), u8(level), u16(group))
 
 

@@ -9,11 +9,13 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 
+from spec.reference import ops_cohorts
 from spec.reference.ops import OPS, perform
 from spec.reference.replay import replay
 
-__all__ = ["answer"]
+__all__ = ["OPS", "answer"]
 
+OPS["cohorts"] = ops_cohorts.answer_question
 OPS["rounds"] = replay
 
 

@@ -45,13 +45,19 @@ def test_no_peer_is_revealed_twice(case):
     assert {peer for peer, kinds in revealed.items() if kinds == {"b"}} == set(case["output"]["survivors"])
 
 
+def packed(values, ring_bits):
+    ring = [value % 2**ring_bits for value in values]
+    return packing.pack(ring + [0] * (-len(ring) % 8), ring_bits).hex()
+
+
 def test_no_plain_update_is_in_any_message(case):
     parameters = case["input"]["announcement"]["parameters"]
     sent = "".join(m["bytes"] for m in case["output"]["messages"])
     for peer in case["input"]["peers"]:
-        q = [value % 2 ** parameters["ring_bits"] for value in peer["quantised"]]
-        packed = packing.pack(q + [0] * (-len(q) % 8), parameters["ring_bits"]).hex()
-        pieces = [text[at : at + 16] for text in (peer["update"], packed) for at in range(0, len(text) - 16, 16)]
+        own = [peer["quantised"], peer.get("group_sum", [])]  # a delegate's sum also where another puts it in
+        own = [values for values in own if values != case["output"]["aggregate"]]  # all that is left: it is revealed
+        texts = [peer.get("update", ""), *(packed(values, parameters["ring_bits"]) for values in own)]
+        pieces = [text[at : at + 16] for text in texts for at in range(0, len(text) - 16, 16)]
         assert not any(piece in sent for piece in pieces if piece.strip("0"))
         for secret in ("identity_seed", "mask_private", "enc_private"):
             assert peer[secret] not in sent
@@ -76,3 +82,16 @@ def test_all_that_stay_sign_the_same_result(case):
     results = decoded(case, "result")
     assert len(results) >= 3
     assert {r["model"] for r in results} == {case["output"]["model_digest"]}
+
+
+def test_of_each_group_one_delegate_puts_the_sum_in_and_others_zeros(case):
+    given, found = case["input"], case["output"]
+    sources = given["announcement"]["parameters"].get("sources")
+    if sources is None:
+        assert not any("group_sum" in peer for peer in given["peers"])
+        return
+    for group in set(sources):
+        delegates = [peer for peer in given["peers"] if sources[peer["index"]] == group]
+        (total,) = {tuple(peer["group_sum"]) for peer in delegates}
+        inside = [tuple(peer["quantised"]) for peer in delegates if peer["index"] in found["masked"]]
+        assert inside == [total, *[(0,) * len(total)] * (len(inside) - 1)]
