@@ -184,7 +184,7 @@ export class Network {
   }
 
   private async apply(peer: TestPeer, aggregate: Aggregate): Promise<readonly Action[]> {
-    const { setting, largestValue } = this.parameters;
+    const { setting, largestContribution: largestValue } = this.parameters;
     peer.model = applyAggregate(this.checkpoint, aggregate, { clip: setting.clip, largestValue });
     const tail = tailBytes(aggregate, this.checkpoint.length);
     return peer.machine.provideResult(await modelDigest(peer.model), tail, this.now);

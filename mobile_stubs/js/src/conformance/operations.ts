@@ -1,6 +1,6 @@
 /** One operation per vector file: JSON in, JSON out (spec/peer-under-test.md). */
 
-import { bitsOf, count as countOf, indexesOf } from "../protocol/bits.js";
+import { bitsOf, indexesOf } from "../protocol/bits.js";
 import { fromHex, toHex } from "../protocol/bytes.js";
 import { agree, agreementKey, sha256 } from "../protocol/crypto.js";
 import { openEnvelope } from "../protocol/envelope.js";
@@ -30,6 +30,7 @@ import { MaskStream } from "../secagg/prg.js";
 import { quantise, signedSum } from "../secagg/quantise.js";
 import { recoverSecret, shareOf } from "../secagg/shamir.js";
 import { boundsOf, floatsOf, type Json, refuse, toJson } from "./json.js";
+import { answerQuestion } from "./cohorts.js";
 import { playRound } from "./rounds.js";
 
 /** Every operation, by name. What it throws as a ProtocolError is a refusal. */
@@ -50,6 +51,7 @@ export const OPERATIONS: Readonly<Record<string, (given: Json) => Promise<Json>>
   adverts: acceptAdvert,
   certificates: judgeCertificate,
   apply: applySums,
+  cohorts: answerQuestion,
   rounds: playRound,
 };
 
@@ -128,6 +130,7 @@ export function settingOf(g: Json, rest: { roundId: string; planDigest: string; 
     replicas: g.replicas,
     vectorLength: g.elements,
     clip: g.clip,
+    ...("sources" in g ? { sources: g.sources, multiplicity: g.multiplicity } : {}),
   };
 }
 
@@ -223,9 +226,9 @@ async function applySums(g: Json): Promise<Json> {
   const length = floatsOf(g.theta + g.buffers).length;
   const survivors = bitsOf(Array.from({ length: g.survivors }, (_, i) => i));
   const largest = 2 ** (g.value_bits - 1) - 1;
-  const sums = signedSum(Uint32Array.from(g.sums as number[]), g.ring_bits, countOf(survivors) * largest);
+  const sums = signedSum(Uint32Array.from(g.sums as number[]), g.ring_bits, g.survivors * largest);
   const lost: [number, number][] = g.weight_lost ? [[length, length + 1]] : [];
-  const aggregate = { sums, survivors, lost };
+  const aggregate = { sums, survivors, contributions: g.survivors as number, lost };
   const optimizer = serverOptimizerSchema.read(g.optimizer, "optimizer");
   const applying = { clip: g.clip, largestValue: largest, optimizer, parameterCount: parameters };
   const next = applyAggregate(model, aggregate, applying);

@@ -9,7 +9,8 @@ import { parseMessage } from "../round/layout.js";
 import { RoundMachine } from "../round/machine.js";
 import { isOf, type Message, type Received } from "../round/messages.js";
 import { applyAggregate, type Model, modelBytes, modelDigest, tailBytes } from "../secagg/apply.js";
-import { RoundParameters, roundIdOf } from "../secagg/parameters.js";
+import { type Contribution, cohortRoundIdOf, GroupSum } from "../secagg/combining.js";
+import { RoundParameters } from "../secagg/parameters.js";
 import { floatsOf, type Json, refuse } from "./json.js";
 import { settingOf } from "./operations.js";
 
@@ -40,7 +41,7 @@ class Player {
 
   static async of(g: Json): Promise<Player> {
     const { announcement: a, peer } = g;
-    const roundId = toHex(await roundIdOf(a.parameters.run_id, a.round, a.attempt));
+    const roundId = await cohortRoundIdOf(a.parameters.run_id, a.round, a.attempt, a.place ?? null);
     const digests = { roundId, planDigest: a.plan_digest, modelDigest: a.model_digest };
     const parameters = new RoundParameters(settingOf(a.parameters, digests));
     const machine = await RoundMachine.create({
@@ -49,7 +50,7 @@ class Player {
       fingerprint: fromHex(peer.fingerprint),
       deadlines: defaultDeadlines(),
       randomness: concat(...secretsOf(peer), new Uint8Array(32)),
-      rounding: async () => Uint32Array.from(peer.randoms as number[]),
+      rounding: async () => Uint32Array.from((peer.randoms ?? []) as number[]),
     });
     const bounds = { peers: parameters.size, tag: fromHex(roundId).slice(0, 8), chunkBytes: null };
     return new Player(g, parameters, machine, g.inbox.map((text: string) => parseMessage(fromHex(text), bounds)));
@@ -80,12 +81,17 @@ class Player {
       await this.run(await machine.linkUp(received.sender, received.message.fingerprint, this.now));
     }
     await this.run(await machine.start(this.now));
+    await this.run(await machine.provideUpdate(this.contribution(), this.now));
+  }
+
+  private contribution(): Contribution {
     const { peer, announcement } = this.given;
+    if (this.parameters.combines) return new GroupSum(Int32Array.from(peer.group_sum as number[]));
     const groups = peer.groups.map((group: Json) => ({
       fraction: group.weight / announcement.max_examples,
       ratios: group.means.map((mean: number, i: number) => mean / group.bounds[i]),
     }));
-    await this.run(await machine.provideUpdate({ values: floatsOf(peer.update), groups }, this.now));
+    return { values: floatsOf(peer.update), groups };
   }
 
   /** Links to peers that fall silent are lost when the vote comes, or earlier where this peer's own decision waits. */
@@ -112,7 +118,7 @@ class Player {
         const outcome = await outcomeOf(action.job);
         await this.run(await this.machine.finishWork(action.number, outcome, this.now));
       } else if (action.action === "revealed") {
-        const { setting, largestValue } = this.parameters;
+        const { setting, largestContribution: largestValue } = this.parameters;
         const old = floatsOf(this.given.announcement.theta + this.given.announcement.buffers);
         this.model = applyAggregate(old, action.aggregate, { clip: setting.clip, largestValue });
         const tail = tailBytes(action.aggregate, old.length);

@@ -199,7 +199,7 @@ export class Participation {
       bytesReceived: report.bytesReceived,
     });
     const signatures = [...outcome.signatures].map(([index, signature]) => ({ index, signature }));
-    const result = { run, round, attempt, model_digest: outcome.modelDigest, survivors, metrics: tail, signatures };
+    const result = { run, round, attempt, model_digest: outcome.modelDigest, survivors, metrics: tail, signatures, place: start.place };
     try {
       await context.session.result(result);
     } catch (error) {
@@ -260,8 +260,8 @@ export class Participation {
   }
 
   private async reportFailure(start: RoundStart, reason: string): Promise<void> {
-    const { run, round, attempt } = start;
-    const failure = { run, round, attempt, reason: reason.slice(0, 1024), missing: [] };
+    const { run, round, attempt, place } = start;
+    const failure = { run, round, attempt, place, reason: reason.slice(0, 1024), missing: [] };
     await this.guarded(this.context.session.request("round_failed", failure, "done"));
   }
 

@@ -3,6 +3,7 @@
 export * from "./errors.js";
 export { type Bytes, concat, fromBase64, fromHex, toBase64, toHex } from "./bytes.js";
 export { Reader, Writer } from "./binary.js";
+export * from "./cohorts.js";
 export { decodeJson } from "./schema.js";
 export { Identity, type PeerId, verify } from "./identity.js";
 export { type Envelope, openEnvelope, type Opened, PLAN_TYPE, RUN_TYPE, sealEnvelope } from "./envelope.js";

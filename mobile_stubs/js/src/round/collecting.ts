@@ -3,9 +3,9 @@
 import { type Bits, bitsOf, count, has, indexesOf, NONE } from "../protocol/bits.js";
 import { type Bytes, toHex } from "../protocol/bytes.js";
 import { MessageError, RoundFailedError } from "../protocol/errors.js";
+import { type Contribution, contributionLength, GroupSum } from "../secagg/combining.js";
 import type { MaskedUpdate } from "../secagg/masking.js";
 import { commitRoot } from "../secagg/parameters.js";
-import { type LocalUpdate, vectorLength } from "../secagg/quantise.js";
 import type { Advertising } from "./advertising.js";
 import { ChunkStore } from "./chunks.js";
 import { maskJob } from "./jobs.js";
@@ -22,7 +22,7 @@ const MAX_BACKUPS = 2;
 export class Collecting {
   readonly store: ChunkStore;
   readonly owners = new Map<number, readonly number[]>();
-  update: LocalUpdate | null = null;
+  update: Contribution | null = null;
   private masked: MaskedUpdate | null = null;
   private isMasking = false;
   private readonly haves = new Map<number, Holdings>();
@@ -103,9 +103,10 @@ export class Collecting {
   }
 
   /**
-   * Mask the update, once it is here.
+   * Mask the update, or the sum of this delegate's group, once it is here.
    *
-   * @throws RoundFailedError it has another length than the round's vector.
+   * @throws RoundFailedError it has another length than the round's vector, or is an update where sums are combined, or
+   * the reverse.
    */
   startMasking(): void {
     const { state, update } = this;
@@ -113,8 +114,13 @@ export class Collecting {
     this.update = null;
     this.isMasking = true;
     const expected = state.parameters.setting.vectorLength;
-    if (vectorLength(update) !== expected) {
-      throw new RoundFailedError(`the update has ${vectorLength(update)} coordinates, expected ${expected}`);
+    if (contributionLength(update) !== expected) {
+      throw new RoundFailedError(`the update has ${contributionLength(update)} coordinates, expected ${expected}`);
+    }
+    if (update instanceof GroupSum !== state.parameters.combines) {
+      const kinds = ["an update", "the sum of a group"];
+      const [got, wanted] = state.parameters.combines ? kinds : kinds.reverse();
+      throw new RoundFailedError(`${got} was handed in, this cohort sums ${wanted} of each peer`);
     }
     const others = indexesOf(state.others(state.maskSet));
     const input = {

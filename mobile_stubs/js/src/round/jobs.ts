@@ -1,14 +1,15 @@
 /** The heavy parts of a round as jobs: pure, and holding all they need. */
 
-import { type Bits, count } from "../protocol/bits.js";
+import { type Bits, bitsOf } from "../protocol/bits.js";
 import type { Bytes } from "../protocol/bytes.js";
 import { agree, agreementKey } from "../protocol/crypto.js";
 import type { Aggregate } from "../secagg/apply.js";
+import { type Contribution, GroupSum } from "../secagg/combining.js";
 import { maskKey, selfKey } from "../secagg/keys.js";
 import { type MaskedUpdate, maskUpdate, type SignedKey, unmaskSum } from "../secagg/masking.js";
-import { unpack } from "../secagg/packing.js";
+import { unpack, type Words } from "../secagg/packing.js";
 import type { ChunkPlan, RoundParameters } from "../secagg/parameters.js";
-import { type LocalUpdate, quantise, type Rounding, signedSum } from "../secagg/quantise.js";
+import { quantise, type Rounding, signedSum } from "../secagg/quantise.js";
 
 /** What masking takes. `shared` are the secrets of the mask keys with every other peer of K. */
 export interface MaskInput {
@@ -18,25 +19,28 @@ export interface MaskInput {
   readonly selfMaskSeed: Bytes;
   readonly shared: ReadonlyMap<number, Bytes>;
   readonly t1: Bytes;
-  readonly update: LocalUpdate;
+  readonly update: Contribution;
   readonly rounding: Rounding;
 }
 
-/** Quantise, mask, pack and hash one update. */
+/** Quantise, mask, pack and hash one update, or mask, pack and hash the sum of a group. */
 export async function maskJob(input: MaskInput): Promise<MaskedUpdate> {
   const { parameters, plan, ownIndex, t1, shared } = input;
   const pairwise = [...shared].map(async ([peer, secret]): Promise<SignedKey> => {
     return { key: await maskKey(t1, secret, ownIndex, peer), add: peer > ownIndex };
   });
   const own = { key: await selfKey(t1, input.selfMaskSeed, ownIndex), add: true };
-  const quantised = await quantise(input.update, {
-    clip: parameters.setting.clip,
-    largestValue: parameters.largestValue,
-    paddedLength: parameters.paddedLength,
-    rounding: input.rounding,
-  });
+  const quantised = await ringElements(input);
   const bounds = Array.from({ length: plan.count }, (_, chunk) => plan.bounds(chunk));
   return maskUpdate(quantised, [own, ...(await Promise.all(pairwise))], parameters.ringBits, bounds);
+}
+
+async function ringElements({ update, parameters, plan, ownIndex, rounding }: MaskInput): Promise<Words> {
+  if (update instanceof GroupSum) {
+    return update.ringElements(parameters, parameters.contributes(ownIndex, bitsOf(plan.peers)));
+  }
+  const { largestValue, paddedLength, setting } = parameters;
+  return quantise(update, { clip: setting.clip, largestValue, paddedLength, rounding });
 }
 
 /** What summing one chunk takes: seeds of survivors, mask private keys of dropouts, survivors' mask public keys. */
@@ -77,12 +81,13 @@ export function unpackJob(
   survivors: Bits,
 ): Aggregate {
   const all = new Int32Array(plan.elements);
-  const bound = count(survivors) * parameters.largestValue;
+  const contributions = parameters.contributions(survivors);
+  const bound = contributions * parameters.largestContribution;
   const lost: (readonly [number, number])[] = [];
   for (let chunk = 0; chunk < plan.count; chunk++) {
     const packed = sums.get(chunk);
     if (packed === undefined) lost.push(plan.bounds(chunk));
     else all.set(signedSum(unpack(packed, parameters.ringBits), parameters.ringBits, bound), plan.bounds(chunk)[0]);
   }
-  return { sums: all.subarray(0, parameters.setting.vectorLength), survivors, lost };
+  return { sums: all.subarray(0, parameters.setting.vectorLength), survivors, contributions, lost };
 }

@@ -12,7 +12,7 @@
 import { type Bits, bit, count, NONE } from "../protocol/bits.js";
 import type { Bytes } from "../protocol/bytes.js";
 import { MessageError, ProtocolError, RoundFailedError } from "../protocol/errors.js";
-import type { LocalUpdate } from "../secagg/quantise.js";
+import type { Contribution } from "../secagg/combining.js";
 import type { Action, Outcome } from "./actions.js";
 import { Advertising } from "./advertising.js";
 import { Agreeing } from "./agreeing.js";
@@ -121,8 +121,8 @@ export class RoundMachine {
     });
   }
 
-  /** The local update is ready; it is used once. */
-  provideUpdate(update: LocalUpdate, now: number): Promise<readonly Action[]> {
+  /** The local update, or where groups' sums are combined that of this delegate's group, is ready; it is used once. */
+  provideUpdate(update: Contribution, now: number): Promise<readonly Action[]> {
     return this.input(now, async () => {
       if (this.stage <= Stage.COLLECT) this.collecting.update = update;
     });

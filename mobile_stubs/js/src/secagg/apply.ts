@@ -12,13 +12,15 @@ export type Model = Float32Array<ArrayBuffer>;
 
 /** The revealed sum: `sums` holds the model's coordinates, then the tail; lost chunks stand at zero in it. */
 export interface Aggregate {
-  readonly sums: Int32Array;
+  readonly sums: Int32Array<ArrayBuffer>;
   readonly survivors: Bits;
+  /** How many updates, or groups' sums, it holds. */
+  readonly contributions: number;
   /** First element and end of each lost chunk. */
   readonly lost: readonly (readonly [number, number])[];
 }
 
-/** What an aggregate is applied with; `clip` and `largestValue` are the round's. */
+/** What an aggregate is applied with; `clip` is the round's, `largestValue` the largest of one contribution. */
 export interface Applying {
   readonly clip: number;
   readonly largestValue: number;
@@ -53,10 +55,10 @@ export function applyAggregate(model: Model, aggregate: Aggregate, applying: App
   return out;
 }
 
-/** W: the summed weight, or |U| times L where its own chunk is lost: the step is then too short, never too long. */
-function summedWeight(aggregate: Aggregate, modelLength: number, largestValue: number): number {
+/** W: the summed weight, or the largest possible where its own chunk is lost: the step is then too short, never too long. */
+export function summedWeight(aggregate: Aggregate, modelLength: number, largestValue: number): number {
   const isLost = aggregate.lost.some(([start, end]) => start <= modelLength && modelLength < end);
-  return isLost ? count(aggregate.survivors) * largestValue : (aggregate.sums[modelLength] ?? 0);
+  return isLost ? aggregate.contributions * largestValue : (aggregate.sums[modelLength] ?? 0);
 }
 
 /** The tail's sums as reported and signed: little-endian i64 each. */

@@ -1,6 +1,7 @@
 /** `peerplan/secagg`: p2psa/1, from its primitives to the round machine in every role. */
 
 export * from "./apply.js";
+export * from "./combining.js";
 export * from "./keys.js";
 export * from "./masking.js";
 export * from "./packing.js";

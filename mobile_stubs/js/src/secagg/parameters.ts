@@ -3,7 +3,7 @@
 import type { Bytes } from "../protocol/bytes.js";
 import { concat, parseHex64, utf8 } from "../protocol/bytes.js";
 import { Writer } from "../protocol/binary.js";
-import { type Bits, count, indexesOf } from "../protocol/bits.js";
+import { type Bits, count, has, indexesOf } from "../protocol/bits.js";
 import { sha256 } from "../protocol/crypto.js";
 import { TermsError } from "../protocol/errors.js";
 import type { PeerId } from "../protocol/identity.js";
@@ -12,6 +12,7 @@ import { MAX_COHORT, threshold } from "../protocol/terms.js";
 /** Chunk starts are multiples of this, so every chunk starts on an AES block and on a packed byte. */
 const ELEMENT_GROUP = 8;
 const MAX_ELEMENTS = 2 ** 28;
+const MAX_GROUPS = 1 << 16;
 const RING_BITS = [16, 20, 24, 32] as const;
 
 /** k: bits of one element. */
@@ -35,6 +36,10 @@ export interface RoundSetting {
   readonly replicas: number;
   readonly vectorLength: number;
   readonly clip: number;
+  /** Where groups' sums are combined (spec 08): for each peer the number of the group it speaks for; else empty. */
+  readonly sources?: readonly number[];
+  /** M: the most peers summed in what one group contributes; 1 where updates are summed. */
+  readonly multiplicity?: number;
 }
 
 /** How a vector is cut among the peers of K, in index order. */
@@ -109,6 +114,37 @@ export class RoundParameters {
     return 2 ** (this.setting.valueBits - 1) - 1;
   }
 
+  /** For each peer the number of the group it speaks for; empty where updates are summed. */
+  get sources(): readonly number[] {
+    return this.setting.sources ?? [];
+  }
+
+  /** Whether this cohort sums the sums of groups (spec 08), not updates. */
+  get combines(): boolean {
+    return this.sources.length > 0;
+  }
+
+  /** M: the most peers whose updates one contribution holds. */
+  get multiplicity(): number {
+    return this.setting.multiplicity ?? 1;
+  }
+
+  /** The largest value one contribution may hold: L, or M times L. */
+  get largestContribution(): number {
+    return this.multiplicity * this.largestValue;
+  }
+
+  /** How many updates or groups' sums a set of peers puts in: peers of one group put its sum in once. */
+  contributions(members: Bits): number {
+    return this.combines ? new Set(indexesOf(members).map((index) => this.sources[index])).size : count(members);
+  }
+
+  /** Whether a peer puts its group's sum in, and not zeros: of each group, the first in the mask set does. */
+  contributes(index: number, maskSet: Bits): boolean {
+    if (!this.combines) return has(maskSet, index);
+    return index === indexesOf(maskSet).find((other) => this.sources[other] === this.sources[index]);
+  }
+
   /** D: the vector's length rounded up to whole groups of eight. */
   get paddedLength(): number {
     return Math.ceil(this.setting.vectorLength / ELEMENT_GROUP) * ELEMENT_GROUP;
@@ -155,6 +191,8 @@ export class RoundParameters {
       .raw(new Uint8Array(clip.buffer))
       .raw(parseHex64(setting.runId, "run id"));
     for (const peer of setting.cohort) writer.raw(parseHex64(peer, "peer id"));
+    if (this.combines) writer.uint(this.multiplicity, 4); // nothing else binds who speaks for whom
+    for (const source of this.sources) writer.uint(source, 2);
     return writer.bytes();
   }
 
@@ -227,8 +265,30 @@ function checkSetting(setting: RoundSetting): RingBits {
   if (!(clip > 0 && clip < Infinity) || !Number.isInteger(valueBits) || valueBits < 2 || valueBits > 28) {
     throw new TermsError(`round: clip ${clip} or value bits ${valueBits} outside their ranges`);
   }
-  if (size * (2 ** (valueBits - 1) - 1) >= 2 ** (ringBits - 1)) {
-    throw new TermsError(`round: ${size} values of ${valueBits} bits overflow ${ringBits} ring bits`);
+  const contributions = checkSources(setting);
+  const multiplicity = setting.multiplicity ?? 1;
+  if (contributions * multiplicity * (2 ** (valueBits - 1) - 1) >= 2 ** (ringBits - 1)) {
+    const below = multiplicity > 1 ? `, each over up to ${multiplicity} peers,` : "";
+    throw new TermsError(`round: ${contributions} values of ${valueBits} bits${below} overflow ${ringBits} ring bits`);
   }
   return ringBits;
+}
+
+/** Checks who speaks for which group; gives how many contributions there are. */
+function checkSources({ cohort, sources, multiplicity = 1 }: RoundSetting): number {
+  if (sources === undefined) {
+    if (multiplicity !== 1) throw new TermsError(`round: ${multiplicity} peers below a contribution, but no groups are named`);
+    return cohort.length;
+  }
+  if (sources.length !== cohort.length) {
+    throw new TermsError(`round: groups are named for ${sources.length} peers, the cohort has ${cohort.length}`);
+  }
+  const groups = new Set(sources);
+  if (groups.size < 2 || sources.some((group) => !Number.isInteger(group) || group < 0 || group >= MAX_GROUPS)) {
+    throw new TermsError(`round: peers speak for 2 or more groups below ${MAX_GROUPS}, got ${[...groups].join(", ")}`);
+  }
+  if (!Number.isInteger(multiplicity) || multiplicity < 3 || multiplicity >= 2 ** 31) {
+    throw new TermsError(`round: a group sums over 3 peers or more, got ${multiplicity}`);
+  }
+  return groups.size;
 }

@@ -22,7 +22,7 @@ import {
   tagged,
   text,
 } from "../schema.js";
-import { MAX_COHORT, MAX_ROUNDS } from "../terms.js";
+import { MAX_COHORT, MAX_COHORTS, MAX_ROUNDS } from "../terms.js";
 
 export const SIGNALING_VERSION = 1;
 /** Bytes of one websocket message; a larger one closes the connection. */
@@ -74,6 +74,19 @@ const runStatus = record({
 /** Where a run stands. `round` counts logged rounds; `model_digest` is the model they produced. */
 export type RunStatus = Of<typeof runStatus>;
 
+const group = integer(0, MAX_COHORTS - 1);
+const peerCount = integer(3, MAX_COHORT);
+/** Where a cohort stands in a round of many (spec 08 §2); without one, it is the round's only cohort. */
+const place = optional(nullable(record({ level: integer(1, 2), group })), null);
+const combiningSchema = record({
+  sources: list(group, { least: 3, most: MAX_COHORT }),
+  multiplicity: peerCount,
+  groups: list(record({ group, members: peerCount, survivors: peerCount }), { least: 2, most: MAX_COHORTS }),
+});
+/** What delegates combine: for each its group, the most peers of one, and the signaling server's word on each group. */
+export type Combining = Of<typeof combiningSchema>;
+const combining = optional(nullable(combiningSchema), null);
+
 const logEntry = record({
   run: hex64,
   round,
@@ -87,6 +100,7 @@ const logEntry = record({
   signatures: list(memberSignature, { most: MAX_COHORT }),
   seconds: number(),
   logged_at: number(),
+  combining,
 });
 /** One logged round, with everything needed to check it. */
 export type LogEntry = Of<typeof logEntry>;
@@ -109,9 +123,11 @@ const FROM_SERVER = {
     round_id: hex64,
     model_digest: hex64,
     members: list(member, { least: 3, most: MAX_COHORT }),
+    place,
+    combining,
   }),
-  round_aborted: record({ run: hex64, round, attempt, reason: sentence }),
-  round_opened: record({ run: hex64, round, attempt, cohort: list(hex64, { least: 3, most: MAX_COHORT }) }),
+  round_aborted: record({ run: hex64, round, attempt, reason: sentence, place }),
+  round_opened: record({ run: hex64, round, attempt, cohort: list(hex64, { least: 3, most: MAX_COHORT }), place }),
   round_logged: record({ entry: logEntry }),
   peer_gone: record({ run: hex64, peer: hex64, reason: optional(oneOf("left", "lost", "replaced"), "lost") }),
   peer_back: record({ run: hex64, peer: hex64 }),
@@ -170,6 +186,7 @@ const FROM_PEER = {
     survivors,
     metrics,
     signatures: list(memberSignature, { least: 1, most: MAX_COHORT }),
+    place,
   }),
   round_failed: record({
     id: requestId,
@@ -178,6 +195,7 @@ const FROM_PEER = {
     attempt,
     reason: sentence,
     missing: optional(list(hex64, { most: MAX_COHORT }), []),
+    place,
   }),
   relay: record({
     id: requestId,
