@@ -30,6 +30,7 @@ async function logged(signers: number[], change: Partial<LogEntry> = {}): Promis
     signatures: [],
     seconds: 0.1,
     logged_at: 0,
+    combining: null,
     ...change,
   } as unknown as LogEntry;
   const payload = resultPayload(entry.round_id, {

@@ -14,6 +14,11 @@ export type Announcement = Pick<ServerMessages["round_start"], "run" | "round" |
   readonly members: readonly { readonly peer: PeerId }[];
 };
 
+/** Tells the cohorts of one run apart without a digest. */
+export function nameOf({ round, attempt, place }: Pick<Announcement, "round" | "attempt" | "place">): string {
+  return [round, attempt, ...(place === null ? [] : [place.level, place.group])].join("/");
+}
+
 /** Which group's sum this node holds in one attempt, and the parameters it was found with. */
 export interface OwnGroup {
   readonly round: number;

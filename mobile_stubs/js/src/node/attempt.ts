@@ -15,8 +15,8 @@ import type { Action, Completed, Failed, Outcome } from "../round/actions.js";
 import { RoundMachine } from "../round/machine.js";
 import { randomnessBytes } from "../round/state.js";
 import { type Aggregate, applyAggregate, type Model, modelDigest, tailBytes } from "../secagg/apply.js";
+import { type Contribution, type GroupSum, groupSum, groupSumDigest } from "../secagg/combining.js";
 import type { RoundParameters } from "../secagg/parameters.js";
-import type { LocalUpdate } from "../secagg/quantise.js";
 import type { Mesh } from "./mesh.js";
 
 /** Messages of one peer that may wait to be read: a flood must not take memory without end. */
@@ -31,6 +31,8 @@ export interface AttemptReport {
   readonly error: unknown;
   /** The next model, where the attempt completed. */
   readonly model: Model | null;
+  /** The sum of this node's group, where one of many cohorts completed. */
+  readonly total: GroupSum | null;
   readonly tail: Bytes;
   readonly milliseconds: number;
   readonly bytesSent: number;
@@ -40,8 +42,10 @@ export interface AttemptReport {
 /** What an attempt is made of. */
 export interface AttemptNeeds {
   readonly round: number;
-  /** Which attempt at the round, from 1. */
-  readonly number: number;
+  /** Of the cohort, unlike that of any other of the run. */
+  readonly name: string;
+  /** The cohort's sum is one of several (spec 08): it is kept for a delegate to put in, not applied. */
+  readonly isGroup: boolean;
   readonly parameters: RoundParameters;
   readonly identity: Identity;
   readonly mesh: Mesh;
@@ -52,8 +56,8 @@ export interface AttemptNeeds {
   readonly parameterCount: number;
   /** Writes the journal; what it wrote outlives the process once it resolves. */
   readonly record: (entry: string, detail: string) => Promise<void>;
-  /** Gives this peer's update; begun at once, in parallel with linking and sharing. */
-  readonly train: (signal: AbortSignal) => Promise<LocalUpdate>;
+  /** Gives this peer's update, or its group's sum; begun at once, in parallel with linking and sharing. */
+  readonly contribute: (signal: AbortSignal) => Promise<Contribution>;
   readonly onStage: (stage: string) => void;
   readonly onRefused: (peer: PeerId, reason: string) => void;
 }
@@ -67,6 +71,7 @@ export class Attempt {
   private order: Promise<void> = Promise.resolve();
   private timer: ReturnType<typeof setTimeout> | null = null;
   private model: Model | null = null;
+  private total: GroupSum | null = null;
   private tail: Bytes = new Uint8Array(0);
   private isClosed = false;
   private broken: unknown = null;
@@ -90,9 +95,9 @@ export class Attempt {
     return new Attempt(needs, await RoundMachine.create({ parameters, identity, fingerprint, deadlines, randomness }));
   }
 
-  /** Whether this is that attempt at that round. */
-  isOf(round: number, number: number): boolean {
-    return this.needs.round === round && this.needs.number === number;
+  /** Of its cohort (`nameOf`). */
+  get name(): string {
+    return this.needs.name;
   }
 
   get round(): number {
@@ -117,6 +122,7 @@ export class Attempt {
       outcome,
       error: this.broken,
       model: outcome.action === "completed" ? this.model : null,
+      total: outcome.action === "completed" ? this.total : null,
       tail: this.tail,
       milliseconds: performance.now() - begun,
       bytesSent: after.sent - before.sent,
@@ -179,7 +185,7 @@ export class Attempt {
 
   private async provideUpdate(): Promise<void> {
     try {
-      const update = await this.needs.train(this.training.signal);
+      const update = await this.needs.contribute(this.training.signal);
       this.feed((now) => this.machine.provideUpdate(update, now));
     } catch (error) {
       if (!this.training.signal.aborted) this.abort(`local training failed: ${describe(error)}`);
@@ -223,7 +229,7 @@ export class Attempt {
           void this.work(action.number, action.job);
           break;
         case "revealed":
-          await this.apply(action.aggregate);
+          await (this.needs.isGroup ? this.takeSum(action.aggregate) : this.apply(action.aggregate));
           break;
         case "stage":
           this.needs.onStage(action.stage);
@@ -261,14 +267,28 @@ export class Attempt {
     this.feed((now) => this.machine.finishWork(number, outcome, now));
   }
 
+  /** P + B: the model without moments. */
+  private get modelLength(): number {
+    const { checkpoint, optimizer, parameterCount } = this.needs;
+    return checkpoint.length - initialMoments(optimizer).length * parameterCount;
+  }
+
+  /** Among many cohorts, the sum is the result: nothing of one group is applied, and its metrics stay in it. */
+  private async takeSum(aggregate: Aggregate): Promise<void> {
+    const total = groupSum(aggregate, this.needs.parameters, this.modelLength);
+    this.total = total;
+    const digest = await groupSumDigest(total);
+    this.feed((now) => this.machine.provideResult(digest, this.tail, now));
+  }
+
   private async apply(aggregate: Aggregate): Promise<void> {
     const { checkpoint, optimizer, parameterCount, parameters } = this.needs;
     const { clip } = parameters.setting;
     try {
-      const applying = { clip, largestValue: parameters.largestValue, optimizer, parameterCount };
+      const applying = { clip, largestValue: parameters.largestContribution, optimizer, parameterCount };
       const model = applyAggregate(checkpoint, aggregate, applying);
       this.model = model;
-      this.tail = tailBytes(aggregate, checkpoint.length - initialMoments(optimizer).length * parameterCount);
+      this.tail = tailBytes(aggregate, this.modelLength);
       const [digest, tail] = [await modelDigest(model), this.tail];
       this.feed((now) => this.machine.provideResult(digest, tail, now));
     } catch (error) {

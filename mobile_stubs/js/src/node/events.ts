@@ -35,6 +35,17 @@ export interface NodeEvents {
     bytesSent: number;
     bytesReceived: number;
   };
+  /** This node's group gave its sum, in a round of many cohorts; delegates combine such sums, then comes the model. */
+  group: {
+    run: string;
+    round: number;
+    group: number;
+    sumDigest: string;
+    survivors: number;
+    milliseconds: number;
+    bytesSent: number;
+    bytesReceived: number;
+  };
   /** A run ended. */
   ended: { run: string; state: string; reason: string };
   /** Something went wrong; the node goes on unless it says otherwise. */

@@ -119,5 +119,6 @@ export class KeepingUp {
     const entry = page.entries[0];
     if (entry === undefined) throw new LinkError(`run ${short(run)}: signaling has logged no round ${found.round}`);
     await checkEntry(entry, { run, round: found.round, digest: found.digest, terms });
+    this.membership.checkDelegates(entry);
   }
 }

@@ -1,20 +1,33 @@
 /** A node's part in one run: the model it holds, and what it checks before it takes part in a round (spec 06 §3). */
 
 import type { Plan } from "../plans/plan.js";
-import { type Bytes, short, toHex } from "../protocol/bytes.js";
+import { type Bytes, short } from "../protocol/bytes.js";
+import { checkOwnGroup } from "../protocol/cohorts.js";
 import { ProtocolError } from "../protocol/errors.js";
 import type { PeerId } from "../protocol/identity.js";
 import { initialMoments } from "../protocol/server-optimizer.js";
-import type { ServerMessages } from "../protocol/signaling/messages.js";
+import type { LogEntry, ServerMessages } from "../protocol/signaling/messages.js";
 import { tailLength } from "../protocol/tail.js";
-import type { RunTerms } from "../protocol/terms.js";
+import { COMBINING_RING_BITS, type RunTerms } from "../protocol/terms.js";
 import { BULK_OVERHEAD_BYTES } from "../round/codec.js";
 import { type Model, modelBytes, modelDigest, modelFrom } from "../secagg/apply.js";
 import type { LocalUpdate } from "../secagg/quantise.js";
-import { RoundParameters, roundIdOf } from "../secagg/parameters.js";
+import { type Contribution, type GroupSum, MIN_DELEGATES } from "../secagg/combining.js";
+import { RoundParameters } from "../secagg/parameters.js";
+import {
+  checkAnnouncement,
+  delegateParameters,
+  type HeldSum,
+  nameOf,
+  type OwnGroup,
+  rivalRoundIds,
+} from "./announcement.js";
 import type { Attempt } from "./attempt.js";
 import type { Storage } from "./platform.js";
 import type { Trainer } from "./trainer.js";
+
+type RoundStart = ServerMessages["round_start"];
+type Progress = (done: number, total: number) => void;
 
 const MAX_ABORTED = 16;
 
@@ -32,6 +45,10 @@ export class Membership {
   /** Whether signaling said that the run is over. */
   hasEnded = false;
   private readonly aborted: string[] = [];
+  private start: RoundStart | null = null;
+  private held: HeldSum | null = null;
+  /** Groups that this node joined at its latest round, one for each attempt. */
+  private ownGroups: OwnGroup[] = [];
   private training: Promise<unknown> = Promise.resolve();
 
   private constructor(
@@ -85,9 +102,14 @@ export class Membership {
 
   /** Bytes of the largest bulk message this run's rounds may bring. */
   get bulkLimit(): number {
-    const { terms } = this.signed;
-    const perChunk = Math.ceil(this.vectorLength / (8 * terms.min_survivors)) * 8;
-    return BULK_OVERHEAD_BYTES + (perChunk * terms.ring_bits) / 8;
+    const { cohorts, min_survivors, ring_bits } = this.signed.terms;
+    const ofPeers = this.chunkBytes(min_survivors, ring_bits);
+    const ofDelegates = cohorts > 1 ? this.chunkBytes(MIN_DELEGATES, COMBINING_RING_BITS) : 0;
+    return BULK_OVERHEAD_BYTES + Math.max(ofPeers, ofDelegates);
+  }
+
+  private chunkBytes(owners: number, ringBits: number): number {
+    return Math.ceil(this.vectorLength / (8 * owners)) * ringBits;
   }
 
   private get vectorLength(): number {
@@ -103,6 +125,7 @@ export class Membership {
     this.reached = reached;
     this.model = model;
     this.digest = digest;
+    this.ownGroups = this.ownGroups.filter((group) => group.round >= round);
   }
 
   /** The bytes of a model, where this node holds the one that is asked for. */
@@ -135,15 +158,10 @@ export class Membership {
    *
    * @throws ProtocolError another round, model or id than this node holds, or a cohort the terms do not allow.
    */
-  async parameters(start: ServerMessages["round_start"]): Promise<RoundParameters> {
+  async parameters(start: RoundStart): Promise<RoundParameters> {
     const { run, terms } = this.signed;
     const what = `run ${short(run)}`;
-    if (start.attempt > terms.retries + 1) {
-      // every attempt trains anew: without this, signaling could have as many sums of one round as it likes
-      throw new ProtocolError(
-        `${what}: signaling names attempt ${start.attempt} at round ${start.round}, terms say ${terms.retries + 1} at most`,
-      );
-    }
+    const cohort = await checkAnnouncement(start, terms, this.own);
     this.checkRound(start.round);
     if (start.round !== this.round + 1 || start.model_digest !== this.digest) {
       throw new ProtocolError(
@@ -151,17 +169,20 @@ export class Membership {
           `this node holds round ${this.round} with model ${short(this.digest)}`,
       );
     }
-    const roundId = toHex(await roundIdOf(run, start.round, start.attempt));
-    if (start.round_id !== roundId) throw new ProtocolError(`${what}: round id ${short(start.round_id)} is not that of the round`);
-    const cohort = start.members.map((member) => member.peer);
-    this.checkCohort(cohort, start.round);
-    if (this.aborted.includes(`${start.round}/${start.attempt}`)) {
+    if (this.aborted.includes(nameOf(start))) {
       throw new ProtocolError(`${what}: attempt ${start.attempt} at round ${start.round} is closed already`);
     }
-    if (await this.storage.joined(roundId)) throw new ProtocolError(`${what}: this node joined round id ${short(roundId)} before`);
+    for (const rival of await rivalRoundIds(start, terms)) {
+      if (!(await this.storage.joined(rival))) continue;
+      throw new ProtocolError(
+        `${what}: this node joined round id ${short(rival)} before, ` +
+          `attempt ${start.attempt} at round ${start.round} allows no second cohort`,
+      );
+    }
+    if (start.combining !== null) return delegateParameters(start, this.held, this.own, terms);
     return new RoundParameters({
       runId: run,
-      roundId,
+      roundId: start.round_id,
       planDigest: this.plan.digest,
       modelDigest: this.digest,
       cohort,
@@ -174,23 +195,46 @@ export class Membership {
     });
   }
 
-  private checkCohort(cohort: readonly PeerId[], round: number): void {
-    const { run, terms } = this.signed;
-    const what = `run ${short(run)}`;
-    if (cohort.length < terms.min_cohort || cohort.length > terms.cohort_size) {
-      throw new ProtocolError(`${what}: a cohort of ${cohort.length}, terms say ${terms.min_cohort} to ${terms.cohort_size}`);
-    }
-    if (!cohort.includes(this.own)) throw new ProtocolError(`${what}: the cohort is named without this peer`);
-    const strangers = terms.members.length === 0 ? [] : cohort.filter((peer) => !terms.members.includes(peer));
-    if (strangers.length > 0 || round > terms.rounds) {
-      throw new ProtocolError(
-        `${what}: the cohort names ${strangers.length} peers outside the author's list, or round ${round} of ${terms.rounds}`,
-      );
-    }
+  /** What this peer puts into an attempt: the sum it holds, once and for that attempt alone, or its update. */
+  contribution(parameters: RoundParameters, onProgress: Progress): (signal: AbortSignal) => Promise<Contribution> {
+    const { held } = this;
+    this.held = null;
+    if (!parameters.combines || held === null) return this.train(parameters.setting.roundId, onProgress);
+    return () => Promise.resolve(held.total);
+  }
+
+  /** Keep the sum of this node's group for the case that it is named as a delegate. */
+  holdSum(start: RoundStart, total: GroupSum): void {
+    const group = this.ownGroupAt(start);
+    if (group !== undefined) this.held = { ...group, total };
+  }
+
+  private ownGroupAt({ round, attempt }: { readonly round: number; readonly attempt: number }): OwnGroup | undefined {
+    return this.ownGroups.find((group) => group.round === round && group.attempt === attempt);
+  }
+
+  /** Whether a cohort is the next level of the attempt that this node works on. */
+  goesOnWith(start: RoundStart): boolean {
+    const { start: now } = this;
+    const isNext = now !== null && start.combining !== null && now.combining === null;
+    return isNext && now.round === start.round && now.attempt === start.attempt;
+  }
+
+  /**
+   * Check a logged round against this node's own part in it, where it had one.
+   *
+   * @throws ProtocolError others spoke for its group than members of it.
+   */
+  checkDelegates(entry: LogEntry): void {
+    const { cohort, combining } = entry;
+    const ownGroup = this.ownGroupAt(entry);
+    if (ownGroup === undefined) return;
+    if (combining === null) throw new ProtocolError(`round ${entry.round}: this node was in a group, but none is logged`);
+    checkOwnGroup({ cohort, sources: combining.sources }, ownGroup.group, ownGroup.parameters.setting.cohort);
   }
 
   /** This peer's update from the model it holds now; one training at a time. */
-  train(roundId: string, onProgress: (done: number, total: number) => void): (signal: AbortSignal) => Promise<LocalUpdate> {
+  private train(roundId: string, onProgress: Progress): (signal: AbortSignal) => Promise<LocalUpdate> {
     const checkpoint = this.fit;
     return (signal) => {
       // the stretch of steps of an attempt that was called off may not be over yet
@@ -201,16 +245,19 @@ export class Membership {
   }
 
   /** Let go of all but the newest attempt, and take a new one. */
-  begin(attempt: Attempt): void {
+  begin(attempt: Attempt, start: RoundStart, parameters: RoundParameters): void {
+    this.start = start;
+    const { round, place } = start;
+    if (place?.level === 1) this.ownGroups.push({ round, attempt: start.attempt, group: place.group, parameters });
     this.attempts.unshift(attempt);
     for (const old of this.attempts.splice(2)) old.close();
   }
 
   /** End an attempt, or keep it from beginning. */
-  abort(round: number, number: number, reason: string): void {
-    this.aborted.push(`${round}/${number}`);
+  abort(name: string, reason: string): void {
+    this.aborted.push(name);
     if (this.aborted.length > MAX_ABORTED) this.aborted.shift();
-    for (const attempt of this.attempts) if (attempt.isOf(round, number)) attempt.abort(reason);
+    for (const attempt of this.attempts) if (attempt.name === name) attempt.abort(reason);
   }
 
   /** End whatever is under way and give the memory of its graphs back. */

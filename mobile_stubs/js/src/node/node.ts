@@ -283,7 +283,7 @@ export class Node {
         this.announced(event);
         break;
       case "round_aborted":
-        this.runs.get(event.run)?.close(event.round, event.attempt, event.reason);
+        this.runs.get(event.run)?.close(event);
         break;
       case "round_logged":
         this.runs.get(event.entry.run)?.logged(event.entry);

@@ -13,6 +13,7 @@ import type { LogEntry, ServerMessages } from "../protocol/signaling/messages.js
 import { readTail } from "../protocol/tail.js";
 import { roundTag } from "../round/codec.js";
 import type { RoundParameters } from "../secagg/parameters.js";
+import { nameOf } from "./announcement.js";
 import { Attempt, type AttemptReport } from "./attempt.js";
 import type { NodeContext } from "./context.js";
 import type { Objection } from "./device.js";
@@ -71,15 +72,16 @@ export class Participation {
   /** Signaling named a cohort; an earlier attempt of this run has no future. */
   announce(start: RoundStart): void {
     const current = this.membership.attempts[0];
-    if (current !== undefined && current.roundId !== start.round_id) current.abort("signaling named a later attempt");
+    const isOther = current !== undefined && current.roundId !== start.round_id;
+    if (isOther && !this.membership.goesOnWith(start)) current.abort("signaling named a later attempt");
     if (this.starts.length >= MAX_WAITING_STARTS) this.starts.shift(); // named and replaced while another was under way
     this.starts.push(start);
     if (!this.isServing) void this.serve();
   }
 
   /** Signaling closed an attempt. */
-  close(round: number, attempt: number, reason: string): void {
-    this.membership.abort(round, attempt, `signaling closed the attempt: ${reason}`);
+  close(aborted: ServerMessages["round_aborted"]): void {
+    this.membership.abort(nameOf(aborted), `signaling closed the attempt: ${aborted.reason}`);
   }
 
   /** Signaling logged a round: get its model if this node missed it. */
@@ -127,7 +129,10 @@ export class Participation {
     const { context, membership } = this;
     await context.switchboard.route(start.round_id, start.members);
     const parameters = await membership.parameters(start);
-    const stranger = judgeCohort(context.policy, parameters.setting.cohort, context.identity.peerId);
+    // delegates speak for groups; their owners judged those
+    const stranger = parameters.combines
+      ? null
+      : judgeCohort(context.policy, parameters.setting.cohort, context.identity.peerId);
     if (stranger !== null) {
       await this.withdraw(start, { accepted: false, rule: "minKnownPeers", reason: stranger, dataset: this.verdict.dataset });
       return;
@@ -141,12 +146,12 @@ export class Participation {
     const { context, membership, run } = this;
     const { round } = start;
     const attempt = await this.prepare(start, parameters);
-    membership.begin(attempt);
+    membership.begin(attempt, start, parameters);
     context.hub.tell("round", { run, round, attempt: start.attempt, cohort: parameters.setting.cohort });
     for (const { peer, payload } of this.early.take(toHex(roundTag(start.round_id)))) attempt.receive(peer, payload, false);
     const report = await attempt.run();
     if (this.isOver) return;
-    if (report.model === null || report.outcome.action === "failed") {
+    if (report.outcome.action === "failed" || (report.model === null && report.total === null)) {
       if (report.error instanceof StorageError) throw report.error;
       const reason = report.outcome.action === "failed" ? report.outcome.reason : "the round gave no model";
       context.report(new NodeError(`round ${round}, attempt ${start.attempt}: ${reason}`, "round-failed"), run);
@@ -154,7 +159,8 @@ export class Participation {
       this.catchUp(); // also to be ready anew: signaling may have forgotten it meanwhile
       return;
     }
-    await membership.hold(round, report.model);
+    if (report.total !== null) membership.holdSum(start, report.total);
+    else if (report.model !== null) await membership.hold(round, report.model);
     await this.reportResult(start, report);
     this.follow();
   }
@@ -167,7 +173,8 @@ export class Participation {
     };
     return Attempt.create({
       round,
-      number: start.attempt,
+      name: nameOf(start),
+      isGroup: start.place?.level === 1,
       parameters,
       identity: context.identity,
       mesh: context.switchboard.mesh,
@@ -176,7 +183,7 @@ export class Participation {
       optimizer: membership.signed.terms.server_optimizer,
       parameterCount: membership.plan.manifest.parameter_count,
       record: (entry, detail) => context.storage.record(start.round_id, entry, detail),
-      train: membership.train(start.round_id, (done, total) => progress("train", done, total)),
+      contribute: membership.contribution(parameters, (done, total) => progress("train", done, total)),
       onStage: (stage) => progress(stage, 1, 1),
       onRefused: (peer, message) => context.refused(peer, message, run),
     });
@@ -186,26 +193,24 @@ export class Participation {
     const { outcome, tail } = report;
     if (outcome.action !== "completed") return;
     const { context, membership, run } = this;
-    const { round, attempt } = start;
+    const { round, attempt, place } = start;
     const survivors = indexesOf(outcome.survivors);
-    context.hub.tell("result", {
-      run,
-      round,
-      modelDigest: outcome.modelDigest,
-      survivors: survivors.length,
-      metrics: readTail(membership.plan.manifest, membership.signed.terms, tail),
-      milliseconds: report.milliseconds,
-      bytesSent: report.bytesSent,
-      bytesReceived: report.bytesReceived,
-    });
+    const { milliseconds, bytesSent, bytesReceived } = report;
+    const told = { run, round, survivors: survivors.length, milliseconds, bytesSent, bytesReceived };
+    const group = report.total === null || place === null ? null : place.group;
+    if (group === null) {
+      const metrics = readTail(membership.plan.manifest, membership.signed.terms, tail);
+      context.hub.tell("result", { ...told, modelDigest: outcome.modelDigest, metrics });
+    } else context.hub.tell("group", { ...told, group, sumDigest: outcome.modelDigest });
     const signatures = [...outcome.signatures].map(([index, signature]) => ({ index, signature }));
-    const result = { run, round, attempt, model_digest: outcome.modelDigest, survivors, metrics: tail, signatures, place: start.place };
+    const result = { run, round, attempt, model_digest: outcome.modelDigest, survivors, metrics: tail, signatures, place };
     try {
       await context.session.result(result);
     } catch (error) {
       if (!this.isOver) context.report(error, run); // the session says it again once signaling is back
     }
-    const completed = { round, attempt, survivors: survivors.length, model_digest: outcome.modelDigest };
+    if (start.combining !== null) return; // what this node gave of its own is in its group's receipt
+    const completed = { round, attempt, survivors: survivors.length, model_digest: outcome.modelDigest, group };
     await context.keepReceipt(membership.signed, this.verdict, completed);
   }
 

@@ -66,7 +66,7 @@ export const CAREFUL: Policy = {
 /** What the policy says of one run: `rule` is the policy's field that decided, `dataset` what the run would read. */
 export interface Verdict {
   readonly accepted: boolean;
-  readonly rule: keyof Policy | "cohorts" | "local" | "owner";
+  readonly rule: keyof Policy | "local" | "owner";
   readonly reason: string;
   readonly dataset: string | null;
 }
@@ -120,10 +120,6 @@ export function decide(
   manifest: PlanManifest,
   datasets: readonly DatasetSchema[],
 ): Verdict {
-  if (terms.cohorts > 1) {
-    const reason = `rounds form up to ${terms.cohorts} cohorts; this node takes part in rounds of one`;
-    return { accepted: false, rule: "cohorts", reason, dataset: null };
-  }
   if (manifest.local_count > 0) {
     const reason = `plan ${manifest.name} has ${manifest.local_count} local parameters; this node keeps none`;
     return { accepted: false, rule: "local", reason, dataset: null };

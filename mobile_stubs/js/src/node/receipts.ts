@@ -23,15 +23,21 @@ import {
   record,
   text,
 } from "../protocol/schema.js";
-import { MAX_COHORT } from "../protocol/terms.js";
+import { MAX_COHORT, MAX_COHORTS } from "../protocol/terms.js";
 import { ReceiptError } from "./errors.js";
 
 export const RECEIPT_TYPE = "application/vnd.peerplan.receipt+json";
 const MAX_RECEIPT_BYTES = 64 << 10;
 
 const count = integer(0, 2 ** 31);
-const completed = record({ round: count, attempt: count, survivors: integer(0, MAX_COHORT), model_digest: hex64 });
-/** A round that ended in a model while this node took part. */
+const completed = record({
+  round: count,
+  attempt: count,
+  survivors: integer(0, MAX_COHORT),
+  model_digest: hex64,
+  group: optional(nullable(integer(0, MAX_COHORTS - 1)), null),
+});
+/** A round that ended in a model while this node took part; of many cohorts its own group, and the digest of its sum. */
 export type CompletedRound = Of<typeof completed>;
 
 const receiptSchema = record({

@@ -20,10 +20,14 @@ export interface FinishedGroup {
   readonly peers: number;
 }
 
-/** A cohort of the next level: delegates, for each the number of its group, and the most peers summed in one group. */
-export interface Delegation {
+/** Who speaks for which group: delegates, and for each the number of its group. */
+export interface Spoken {
   readonly cohort: readonly PeerId[];
   readonly sources: readonly number[];
+}
+
+/** A cohort of the next level; `multiplicity` is the most peers summed in one of its groups. */
+export interface Delegation extends Spoken {
   readonly multiplicity: number;
 }
 
@@ -70,24 +74,20 @@ export async function nameDelegates(groups: readonly FinishedGroup[]): Promise<D
 }
 
 /**
- * What a delegate checks of the cohort it is named in: nobody else could know who its group was.
+ * What a member of a group checks of those who speak for groups: nobody else could know who its group was.
  *
  * An outsider that speaks for its group could put the sum in its place; a member that speaks for another could count
  * it twice.
  *
- * @param group members of the group whose sum this peer holds.
- * @throws TermsError others speak for its group than members of it.
+ * @param own the number of the group, `members` who was in it.
+ * @throws TermsError others speak for the group than members of it.
  */
-export function checkOwnGroup({ cohort, sources }: Delegation, own: number, group: readonly PeerId[]): void {
-  const members = new Set(group);
+export function checkOwnGroup({ cohort, sources }: Spoken, own: number, members: readonly PeerId[]): void {
   cohort.forEach((peer, i) => {
-    const source = sources[i];
-    if (source === own && !members.has(peer)) {
-      throw new TermsError(`round: ${short(peer)} speaks for group ${own} but was not in it`);
-    }
-    if (source !== own && members.has(peer)) {
-      throw new TermsError(`round: ${short(peer)} of group ${own} speaks for group ${source}`);
-    }
+    const isMember = members.includes(peer);
+    if (isMember === (sources[i] === own)) return;
+    const whose = isMember ? `was in group ${own}` : `was not in it`;
+    throw new TermsError(`round: ${short(peer)} speaks for group ${sources[i]} but ${whose}`);
   });
 }
 
