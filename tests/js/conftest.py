@@ -1,11 +1,16 @@
 """The JavaScript package, built once; without Node.js or installed packages these tests are skipped, in CI failed."""
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.data import examples
+from tests.js.process import JsPeer
 
 PACKAGE = Path(__file__).resolve().parents[2] / "mobile_stubs" / "js"
 
@@ -31,3 +36,29 @@ def join_page(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+@pytest.fixture
+async def js(package, world, tmp_path):
+    """Starts JavaScript nodes by name and ends them all."""
+    peers = []
+
+    async def start(name, *, folder=None, **options):
+        data = examples(int(hashlib.sha256(name.encode()).hexdigest()[:6], 16))
+        source = tmp_path / f"{name}.json"
+        source.write_text(json.dumps({"image": data["image"].ravel().tolist(), "label": data["label"].tolist()}))
+        peer = JsPeer(name)
+        peers.append(peer)
+        given = {
+            "url": world.url,
+            "seed": hashlib.sha256(f"js {name}".encode()).hexdigest(),
+            "folder": str(folder or tmp_path / f"js-{name}"),
+            "author": world.author_identity.peer_id,
+            "data": str(source),
+        }
+        await peer.start(given | options)
+        return peer
+
+    yield start
+    for peer in peers:
+        await peer.close()

@@ -23,7 +23,8 @@ const node = await Node.connect(options.url, {
   policy: { authors: [options.author], minCohort: 3, minSurvivors: 3 },
   datasets: [dataset],
 });
-for (const name of ["joined", "round", "result", "ended", "error"]) node.on(name, (event) => say(name, event));
+for (const name of ["joined", "ready", "round", "group", "result", "ended", "error"]) node.on(name, (event) => say(name, event));
+for (const name of ["result", "fetched"]) node.on(name, ({ run, round }) => say("holds", { run, round }));
 node.on("offer", ({ run, author, verdict }) => say("offer", { run, author, verdict }));
 say("registered", { peer: node.peerId });
 

@@ -1,7 +1,6 @@
 """Python nodes and JavaScript nodes in one cohort, over real websockets and WebRTC."""
 
 import asyncio
-import hashlib
 import json
 import statistics
 from pathlib import Path
@@ -10,10 +9,9 @@ import pytest
 
 from examples.digits import build_plan
 from python_node.receipts import open_receipt
-from tests.e2e.data import examples
 from tests.e2e.world import World, finished, models
 from tests.js.leaders import Leaders
-from tests.js.process import SCRIPTS, JsPeer
+from tests.js.process import SCRIPTS
 
 ROUNDS = 20
 
@@ -27,32 +25,6 @@ def plan():
 async def world(tmp_path):
     async with World(tmp_path) as made:
         yield made
-
-
-@pytest.fixture
-async def js(package, world, tmp_path):
-    """Starts JavaScript nodes by name and ends them all."""
-    peers = []
-
-    async def start(name, *, folder=None, **options):
-        data = examples(int(hashlib.sha256(name.encode()).hexdigest()[:6], 16))
-        source = tmp_path / f"{name}.json"
-        source.write_text(json.dumps({"image": data["image"].ravel().tolist(), "label": data["label"].tolist()}))
-        peer = JsPeer(name)
-        peers.append(peer)
-        given = {
-            "url": world.url,
-            "seed": hashlib.sha256(f"js {name}".encode()).hexdigest(),
-            "folder": str(folder or tmp_path / f"js-{name}"),
-            "author": world.author_identity.peer_id,
-            "data": str(source),
-        }
-        await peer.start(given | options)
-        return peer
-
-    yield start
-    for peer in peers:
-        await peer.close()
 
 
 def receipts(peer):

@@ -46,6 +46,8 @@ export interface NodeEvents {
     bytesSent: number;
     bytesReceived: number;
   };
+  /** This node has a round's model from a peer: it was away, came late, or delegates found it. */
+  fetched: { run: string; round: number; modelDigest: string };
   /** A run ended. */
   ended: { run: string; state: string; reason: string };
   /** Something went wrong; the node goes on unless it says otherwise. */

@@ -105,7 +105,9 @@ export class KeepingUp {
     const found = await context.switchboard.fetchModel(run, membership.modelBytes);
     await this.checkFetched(found);
     membership.checkRound(found.round + 1);
-    if (!membership.isAtWork) await membership.hold(found.round, modelFrom(found.data)); // not from under an attempt
+    if (membership.isAtWork) return; // an attempt's checkpoint is not taken from under it
+    await membership.hold(found.round, modelFrom(found.data));
+    context.hub.tell("fetched", { run, round: found.round, modelDigest: found.digest });
   }
 
   /** Believe no signaling server about a model: a quorum's signatures, or the plan's own initial values. */
