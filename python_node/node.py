@@ -66,6 +66,7 @@ _MOST_RUNS = 32
 _KEPT_ENDED = 8
 """Runs that are over and whose model this node goes on serving."""
 _WAITING_STARTS = 4
+_KEPT_FAILURES = 64
 _FINAL = ("finished", "stopped", "failed")
 _EXPECTED = (SignalingSessionError,)
 
@@ -120,6 +121,8 @@ class Node:
         self._decisions: dict[str, Decision] = {}
         self._starts: dict[str, asyncio.Queue[RoundStart]] = {}
         self._logged: dict[str, LogEntry] = {}
+        self._failures: dict[str, str] = {}
+        """By round id, why this node gave an attempt up."""
         self._early: dict[PeerId, deque[tuple[bytes, Payload]]] = {}
         self._serving: dict[str, asyncio.Task[None]] = {}
         self._fetching_plan = asyncio.Lock()
@@ -376,6 +379,8 @@ class Node:
         while True:
             start = await starts.get()
             if start.round_id in seen:
+                if (known := self._failures.get(start.round_id)) is not None:
+                    await self._report_failure(start, known)  # a signaling server that restarted forgot it
                 continue
             seen.append(start.round_id)
             try:
@@ -497,6 +502,9 @@ class Node:
         )
 
     async def _report_failure(self, start: RoundStart, reason: str) -> None:
+        self._failures[start.round_id] = reason
+        if len(self._failures) > _KEPT_FAILURES:
+            del self._failures[next(iter(self._failures))]
         try:
             await self._session.round_failed(
                 start.run, round_number=start.round, attempt=start.attempt, reason=reason, place=start.place

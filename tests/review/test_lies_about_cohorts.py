@@ -1,5 +1,6 @@
 """A signaling server that lies about which cohorts a round has: no update ever enters two sums of one attempt."""
 
+import asyncio
 import dataclasses
 
 import msgspec
@@ -14,6 +15,7 @@ from protocol.secagg.parameters import RoundParameters
 from protocol.signaling import Combining, GroupCount, LogEntry, Member, Place, RoundStart, compute_cohort_round_id
 from protocol.terms import LocalTraining, RunTerms
 from python_node.announcement import HeldSum, check_announcement, delegate_parameters, rival_round_ids
+from python_node.signaling_link import SignalingSession
 
 RUN = "5a" * 32
 PEERS = sorted(Identity(bytes([number]) * 32).peer_id for number in range(1, 13))
@@ -214,3 +216,32 @@ async def test_node_remembers_its_group_of_every_attempt_of_the_round(world, pla
         membership.check_delegates(entry(1, PEERS[5:9]))  # another result of the same round may still be logged
     membership.hold(2, membership.model, membership.digest)
     membership.check_delegates(entry(1, PEERS[5:9]))  # nothing is kept of rounds that are over
+
+
+async def test_group_that_was_given_up_is_given_up_again_when_signaling_forgot(world, plan, monkeypatch):
+    """A restarted signaling server has the group open again, and would wait for it until the deadlines."""
+    reported = asyncio.Queue()
+
+    async def round_failed(_session, run, **fields):
+        reported.put_nowait((run, fields["place"], fields["reason"]))
+
+    monkeypatch.setattr(SignalingSession, "round_failed", round_failed)
+    host = await world.node("node-0")
+    author = await world.author()
+    run = (await world.publish(author, plan, cohorts=2)).run
+    await host.diary.until("ready", run=run)
+    place = Place(level=1, group=0)
+    start = msgspec.structs.replace(
+        announce(place, cohort=sorted([host.peer, *PEERS[:2]])),
+        run=run,
+        round_id=compute_cohort_round_id(run, 1, 1, place),
+        model_digest=host.model(run)[1],
+    )
+    host.node._handle(start)
+    await host.diary.until("round_started", run=run)
+    host.node._memberships[run].abort(start.round_id, "the test ends it")
+    async with asyncio.timeout(30):
+        first = await reported.get()
+        assert first == (run, place, "the test ends it")
+        host.node._handle(start)
+        assert await reported.get() == first
