@@ -9,8 +9,9 @@ import type { Action, Completed, Failed } from "../src/round/actions.js";
 import { RoundMachine } from "../src/round/machine.js";
 import { randomnessBytes } from "../src/round/state.js";
 import { type Aggregate, applyAggregate, type Model, modelDigest, tailBytes } from "../src/secagg/apply.js";
+import { type Contribution, contributionLength, GroupSum } from "../src/secagg/combining.js";
 import { RoundParameters } from "../src/secagg/parameters.js";
-import { type LocalUpdate, vectorLength } from "../src/secagg/quantise.js";
+import type { LocalUpdate } from "../src/secagg/quantise.js";
 
 export const DEADLINES: Deadlines = {
   link_ms: 1000,
@@ -23,6 +24,18 @@ export const DEADLINES: Deadlines = {
   sum_ms: 1000,
 };
 
+/** What a network is made of. */
+export interface NetworkOptions {
+  readonly length?: number;
+  readonly ringBits?: number;
+  readonly replicas?: number;
+  readonly delegates?: {
+    readonly totals: readonly GroupSum[];
+    readonly sources: readonly number[];
+    readonly multiplicity: number;
+  };
+}
+
 interface Mail {
   readonly from: number;
   readonly to: number;
@@ -34,6 +47,7 @@ interface Mail {
 export class TestPeer {
   end: Completed | Failed | null = null;
   model: Model | null = null;
+  aggregate: Aggregate | null = null;
   isGone = false;
   readonly journal: string[] = [];
   readonly faults: string[] = [];
@@ -42,8 +56,14 @@ export class TestPeer {
   constructor(
     readonly index: number,
     readonly machine: RoundMachine,
-    readonly update: LocalUpdate,
+    readonly contribution: Contribution,
   ) {}
+
+  /** What it trained; of a peer that sums updates. */
+  get update(): LocalUpdate {
+    if (this.contribution instanceof GroupSum) throw new Error("a delegate has no update");
+    return this.contribution;
+  }
 }
 
 /** A cohort; `onMail` may drop (null) or replace what travels. */
@@ -60,12 +80,13 @@ export class Network {
     readonly peers: readonly TestPeer[],
   ) {}
 
-  static async of(size: number, options: { length?: number; ringBits?: number; replicas?: number } = {}): Promise<Network> {
-    const { length = 100, ringBits = 24, replicas = 1 } = options;
+  /** Peers with updates of their own, or delegates that speak for groups with these sums. */
+  static async of(size: number, options: NetworkOptions = {}): Promise<Network> {
+    const { length = 100, ringBits = 24, replicas = 1, delegates } = options;
     const identities = await Promise.all(Array.from({ length: size }, () => Identity.generate()));
     identities.sort((a, b) => (a.peerId < b.peerId ? -1 : 1));
     const checkpoint = Float32Array.from({ length }, (_, i) => Math.sin(i));
-    const updates = identities.map((_, peer) => ({
+    const contributions = identities.map((_, peer): Contribution => delegates?.totals[peer] ?? ({
       values: Float32Array.from({ length }, (_, i) => Math.cos(i * (peer + 1)) / 100),
       groups: [{ fraction: (peer + 1) / size, ratios: [0.25] }],
     }));
@@ -79,14 +100,15 @@ export class Network {
       ringBits,
       valueBits: ringBits === 16 ? 12 : 16,
       replicas,
-      vectorLength: vectorLength(updates[0] as LocalUpdate),
+      vectorLength: contributionLength(contributions[0] as Contribution),
       clip: 0.1,
+      ...(delegates === undefined ? {} : { sources: delegates.sources, multiplicity: delegates.multiplicity }),
     });
     const peers = identities.map(async (identity, index) => {
       const fingerprint = fingerprintOf(index);
       const randomness = randomBytes(randomnessBytes(parameters));
       const machine = await RoundMachine.create({ parameters, identity, fingerprint, deadlines: DEADLINES, randomness });
-      return new TestPeer(index, machine, updates[index] as LocalUpdate);
+      return new TestPeer(index, machine, contributions[index] as Contribution);
     });
     return new Network(parameters, checkpoint, await Promise.all(peers));
   }
@@ -98,7 +120,7 @@ export class Network {
         if (other !== peer) await this.run(peer, peer.machine.linkUp(other.index, fingerprintOf(other.index), this.now));
       }
       await this.run(peer, peer.machine.start(this.now));
-      await this.run(peer, peer.machine.provideUpdate(peer.update, this.now));
+      await this.run(peer, peer.machine.provideUpdate(peer.contribution, this.now));
     }
   }
 
@@ -185,6 +207,7 @@ export class Network {
 
   private async apply(peer: TestPeer, aggregate: Aggregate): Promise<readonly Action[]> {
     const { setting, largestContribution: largestValue } = this.parameters;
+    peer.aggregate = aggregate;
     peer.model = applyAggregate(this.checkpoint, aggregate, { clip: setting.clip, largestValue });
     const tail = tailBytes(aggregate, this.checkpoint.length);
     return peer.machine.provideResult(await modelDigest(peer.model), tail, this.now);
