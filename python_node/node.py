@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import structlog
 
-import plans
 from plans import PlanError, SignedPlan
-from protocol.encoding import encode_json
-from protocol.envelope import PLAN_TYPE, RUN_TYPE, open_envelope
 from protocol.errors import LimitExceededError, ProtocolError
 from protocol.identity import Identity, PeerId, short
 from protocol.link import Payload
-from protocol.manifest import decode_manifest
 from protocol.round.messages import round_tag
 from protocol.secagg.parameters import RoundParameters
 from protocol.signaling import (
     LogEntry,
-    MemberSignature,
     Offer,
     PeerGone,
     RoundAborted,
@@ -35,17 +27,16 @@ from protocol.signaling import (
     RunChanged,
     compute_cohort_round_id,
 )
-from protocol.tail import read_tail
-from protocol.terms import decode_terms
-from python_node.attempt import Attempt, AttemptReport
+from python_node.attempt import Attempt
 from python_node.datasets import Dataset
+from python_node.early_messages import EarlyMessages
 from python_node.errors import NodeError
 from python_node.keeping_up import KeepingUp
 from python_node.membership import Membership, Terms
 from python_node.mesh import IceServer, MeshConfig
+from python_node.offers import fetch_plan, open_offer
 from python_node.policy import Decision, Policy
-from python_node.receipts import CompletedRound, Receipt, receipt_time, seal_receipt
-from python_node.signaling_blobs import download_blob
+from python_node.reporting import Reporting
 from python_node.signaling_errors import SignalingDownError, SignalingRefusedError, SignalingSessionError
 from python_node.signaling_events import Reconnected, SessionEvent
 from python_node.signaling_link import SignalingSession
@@ -56,9 +47,6 @@ from python_node.training import LocalTrainer
 __all__ = ["Node", "NodeEvent"]
 
 _log = structlog.get_logger("node")
-_EARLY_MESSAGES, _EARLY_BYTES, _EARLY_PEERS = 32, 1024, 256
-"""Adverts, rosters and shares are small; anything larger cannot come before this peer has spoken. Bounded for each
-peer apart, so that nobody's flood takes the place of another's advert."""
 _MOST_OFFERS = 64
 """Offers looked at together; others are offered again when this node registers again."""
 _MOST_RUNS = 32
@@ -66,7 +54,6 @@ _MOST_RUNS = 32
 _KEPT_ENDED = 8
 """Runs that are over and whose model this node goes on serving."""
 _WAITING_STARTS = 4
-_KEPT_FAILURES = 64
 _FINAL = ("finished", "stopped", "failed")
 _EXPECTED = (SignalingSessionError,)
 
@@ -121,9 +108,7 @@ class Node:
         self._decisions: dict[str, Decision] = {}
         self._starts: dict[str, asyncio.Queue[RoundStart]] = {}
         self._logged: dict[str, LogEntry] = {}
-        self._failures: dict[str, str] = {}
-        """By round id, why this node gave an attempt up."""
-        self._early: dict[PeerId, deque[tuple[bytes, Payload]]] = {}
+        self._early = EarlyMessages()
         self._serving: dict[str, asyncio.Task[None]] = {}
         self._fetching_plan = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -139,6 +124,7 @@ class Node:
             ice_servers=ice_servers,
             config=mesh_config,
         )
+        self._reporting = Reporting(session, identity, state, tell=self._tell)
         self._keeping_up = KeepingUp(session, self._switchboard, spawn=self._spawn, tell=self._tell)
 
     async def run(self) -> None:
@@ -257,8 +243,7 @@ class Node:
 
     async def _consider_new(self, offer: Offer) -> None:
         try:
-            terms, plan_envelope = self._open_offer(offer)
-            manifest = decode_manifest(open_envelope(plan_envelope, PLAN_TYPE, what="plan").payload)
+            terms, manifest, plan_envelope = open_offer(offer)
             schemas = [dataset.schema() for dataset in self._datasets.values()]
             decision = self._policy.decide(
                 terms=terms.terms, author=terms.author, manifest=manifest, datasets=schemas
@@ -268,7 +253,7 @@ class Node:
                 return
             async with self._fetching_plan:  # one plan in memory at a time, however many are offered
                 self._check_room(terms)
-                plan = await self._fetch_plan(plan_envelope)
+                plan = await fetch_plan(self._session, self._state, manifest, plan_envelope)
                 trainer = await asyncio.to_thread(
                     LocalTrainer,
                     plan,
@@ -305,41 +290,10 @@ class Node:
         for kept in (self._starts, self._logged, self._decisions):
             kept.pop(run, None)
 
-    def _open_offer(self, offer: Offer) -> tuple[Terms, bytes]:
-        """Terms and plan as signed, after checking that they belong together.
-
-        Raises:
-            ProtocolError: a signature, a digest or the author does not fit.
-        """
-        envelope, plan_envelope = encode_json(offer.envelope), encode_json(offer.plan_envelope)
-        run = open_envelope(envelope, RUN_TYPE, what="run terms")
-        plan = open_envelope(plan_envelope, PLAN_TYPE, what="plan")
-        terms = decode_terms(run.payload)
-        if run.digest != offer.run or terms.plan != plan.digest or run.signer != plan.signer:
-            raise ProtocolError(
-                f"offer {short(offer.run)}: signaling sent terms {short(run.digest)} by {short(run.signer)} "
-                f"with plan {short(plan.digest)} by {short(plan.signer)}; they do not belong together"
-            )
-        return Terms(run=run.digest, author=run.signer, terms=terms, envelope=envelope), plan_envelope
-
     async def _decline(self, terms: Terms, decision: Decision) -> None:
-        await asyncio.to_thread(self._receipt, terms, decision)
+        await self._reporting.receipt(terms, decision)
         self._tell("declined", run=terms.run, name=terms.terms.name, rule=decision.rule, reason=decision.reason)
         await self._session.decline(terms.run, decision.reason)
-
-    async def _fetch_plan(self, envelope: bytes) -> SignedPlan:
-        manifest = decode_manifest(open_envelope(envelope, PLAN_TYPE, what="plan").payload)
-        blobs: dict[str, bytes] = {}
-        with tempfile.TemporaryDirectory(prefix="peerplan-") as folder:
-            for blob in manifest.blobs:
-                held = await asyncio.to_thread(self._state.blob, blob.digest)
-                if held is None:
-                    target = Path(folder) / blob.digest
-                    await download_blob(self._session, blob.digest, blob.size, target)
-                    held = await asyncio.to_thread(target.read_bytes)
-                    await asyncio.to_thread(self._state.save_blob, blob.digest, held)
-                blobs[blob.digest] = held
-        return await asyncio.to_thread(lambda: plans.verify(plans.open_signed(envelope, blobs)))
 
     async def _join(self, terms: Terms, plan: SignedPlan, trainer: LocalTrainer, decision: Decision) -> Membership:
         membership = await asyncio.to_thread(
@@ -355,7 +309,7 @@ class Node:
         await asyncio.to_thread(
             self._state.save_run, terms.run, terms.envelope, plan.envelope, decision.dataset or ""
         )
-        await asyncio.to_thread(self._receipt, terms, decision)
+        await self._reporting.receipt(terms, decision)
         self._decisions[terms.run] = decision
         self._memberships[terms.run] = membership
         self._starts[terms.run] = asyncio.Queue(_WAITING_STARTS)
@@ -379,8 +333,7 @@ class Node:
         while True:
             start = await starts.get()
             if start.round_id in seen:
-                if (known := self._failures.get(start.round_id)) is not None:
-                    await self._report_failure(start, known)  # a signaling server that restarted forgot it
+                await self._reporting.failure_again(start)
                 continue
             seen.append(start.round_id)
             try:
@@ -395,14 +348,14 @@ class Node:
                     await self._withdraw(membership, start, objection)
             except ProtocolError as error:
                 self._tell("round_failed", run=start.run, round=start.round, attempt=start.attempt, reason=str(error))
-                await self._report_failure(start, str(error))
+                await self._reporting.failure(start, str(error))
                 self._keeping_up.catch_up(membership)
             except SignalingSessionError:
                 raise
             except Exception as error:
                 # The state folder fails, and a node that cannot write its journal must not go on; or something
                 # nobody foresaw, after which nothing serves this run any more. Either way the others are told.
-                await self._report_failure(
+                await self._reporting.failure(
                     start, str(error) if isinstance(error, NodeError) else type(error).__name__
                 )
                 await self._session.withdraw(start.run)
@@ -413,9 +366,9 @@ class Node:
         dataset = self._decisions[start.run].dataset
         decision = Decision(accepted=False, rule="min_known_peers", reason=objection, dataset=dataset)
         membership.ended = True
-        await asyncio.to_thread(self._receipt, membership.run, decision)
+        await self._reporting.receipt(membership.run, decision)
         self._tell("withdrawn", run=start.run, round=start.round, rule=decision.rule, reason=objection)
-        await self._report_failure(start, objection)
+        await self._reporting.failure(start, objection)
         await self._session.withdraw(start.run)
 
     async def _take_part(self, membership: Membership, start: RoundStart, parameters: RoundParameters) -> None:
@@ -430,87 +383,20 @@ class Node:
             cohort=len(start.members),
         )
         tag = round_tag(start.round_id)
-        for peer, waiting in self._early.items():
-            for item in [item for item in waiting if item[0] == tag]:
-                waiting.remove(item)
-                attempt.receive(peer, item[1], bulk=False)
+        for peer, payload in self._early.take(tag):
+            attempt.receive(peer, payload, bulk=False)
         report = await attempt.run()
         for peer, reason in report.faults:
             _log.warning("message refused", peer=short(peer), round=start.round, reason=reason)
         if report.completed is None:
             self._tell("round_failed", run=start.run, round=start.round, attempt=start.attempt, reason=report.failure)
-            await self._report_failure(start, report.failure or "")
+            await self._reporting.failure(start, report.failure or "")
             self._keeping_up.catch_up(membership)  # also to be ready anew: signaling may have forgotten it meanwhile
             return
         membership.hold_sum(report, start)
         await membership.finish(report, start.round)
-        await self._report_result(membership, start, report)
+        await self._reporting.result(membership, start, report, self._decisions[start.run])
         self._follow(start.run)
-
-    async def _report_result(self, membership: Membership, start: RoundStart, report: AttemptReport) -> None:
-        completed = report.completed
-        assert completed is not None
-        self._tell_completed(membership, start, report)
-        try:
-            await self._session.result(
-                start.run,
-                round_number=start.round,
-                attempt=start.attempt,
-                model_digest=completed.model_digest,
-                survivors=tuple(sorted(completed.survivors)),
-                metrics=report.tail,
-                signatures=tuple(
-                    MemberSignature(index=index, signature=signature)
-                    for index, signature in sorted(completed.signatures.items())
-                ),
-                place=start.place,
-            )
-        except SignalingRefusedError as error:
-            _log.warning("result refused", run=short(start.run), reason=str(error))
-        except SignalingDownError as error:
-            _log.warning("result waits for signaling", run=short(start.run), reason=str(error))
-        if start.combining is not None:
-            return  # what this node gave of its own is in its group's receipt
-        done = CompletedRound(
-            round=start.round,
-            attempt=start.attempt,
-            survivors=len(completed.survivors),
-            model_digest=completed.model_digest,
-            group=None if start.place is None else start.place.group,
-        )
-        await asyncio.to_thread(self._receipt, membership.run, self._decisions[start.run], done)
-
-    def _tell_completed(self, membership: Membership, start: RoundStart, report: AttemptReport) -> None:
-        completed = report.completed
-        assert completed is not None
-        known: dict[str, Any] = {"model_digest": completed.model_digest}
-        if report.total is None:
-            metrics = read_tail(membership.plan.manifest, membership.run.terms, report.tail)
-            known |= {"training": metrics.training, "held_out": metrics.held_out}
-        elif start.place is not None:
-            known = {"sum_digest": completed.model_digest, "group": start.place.group}
-        self._tell(
-            "round_completed" if report.total is None else "group_completed",
-            run=start.run,
-            round=start.round,
-            attempt=start.attempt,
-            survivors=len(completed.survivors),
-            **known,
-            seconds=report.seconds,
-            bytes_sent=report.bytes_sent,
-            bytes_received=report.bytes_received,
-        )
-
-    async def _report_failure(self, start: RoundStart, reason: str) -> None:
-        self._failures[start.round_id] = reason
-        if len(self._failures) > _KEPT_FAILURES:
-            del self._failures[next(iter(self._failures))]
-        try:
-            await self._session.round_failed(
-                start.run, round_number=start.round, attempt=start.attempt, reason=reason, place=start.place
-            )
-        except SignalingSessionError as error:
-            _log.warning("failure not reported", run=short(start.run), reason=str(error))
 
     def _follow(self, run: str) -> None:
         """A round was logged or an attempt ended: get the model if this node missed it."""
@@ -528,12 +414,8 @@ class Node:
             if round_tag(attempt.parameters.round_id) == tag:
                 attempt.receive(peer, payload, bulk=bulk)
                 return
-        # others may have been told of the round a little earlier: keep what fits one start
-        if bulk or len(payload) > _EARLY_BYTES:
-            return
-        self._early.setdefault(peer, deque(maxlen=_EARLY_MESSAGES)).append((tag, bytes(payload)))
-        if len(self._early) > _EARLY_PEERS:
-            del self._early[next(iter(self._early))]
+        if not bulk:
+            self._early.keep(peer, tag, payload)
 
     def _on_link(self, peer: PeerId, up: bool, _reason: str) -> None:  # noqa: FBT001 (a callback)
         for attempt in self._attempts():
@@ -564,21 +446,6 @@ class Node:
         return not members or peer in members or peer == membership.run.author
 
     # Small things.
-
-    def _receipt(self, terms: Terms, decision: Decision, completed: CompletedRound | None = None) -> None:
-        receipt = Receipt(
-            run=terms.run,
-            plan=terms.terms.plan,
-            author=terms.author,
-            name=terms.terms.name,
-            decision="accepted" if decision.accepted else "declined",
-            rule=decision.rule,
-            reason=decision.reason,
-            dataset=decision.dataset,
-            time=receipt_time(time.time()),
-            completed=completed,
-        )
-        self._state.save_receipt(seal_receipt(self._identity, receipt))
 
     def _tell(self, kind: str, **fields: Any) -> None:
         self._on_event(NodeEvent(kind, fields))

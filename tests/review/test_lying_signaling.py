@@ -7,6 +7,7 @@ from protocol.envelope import RUN_TYPE, seal_envelope
 from protocol.identity import Identity
 from protocol.signaling import Member, Offer, RoundStart, RunChanged, compute_round_id
 from protocol.terms import encode_terms
+from python_node import early_messages
 from python_node import node as node_module
 from tests.e2e.test_bad_input import as_envelope
 from tests.e2e.world import finished, terms
@@ -143,5 +144,5 @@ async def test_a_peers_flood_of_early_messages_takes_nobody_elses_place(world, p
     for number in range(100_000):
         host.node._on_round_message(STRANGERS[1], bytes(4) + number.to_bytes(8, "little") + bytes(20), False)
     kept = host.node._early
-    assert [payload for _, payload in kept[STRANGERS[0]]] == [advert]
-    assert len(kept[STRANGERS[1]]) <= node_module._EARLY_MESSAGES
+    assert kept.count(STRANGERS[1]) <= early_messages._MESSAGES
+    assert kept.take(bytes.fromhex(tag)[:8]) == [(STRANGERS[0], advert)]
