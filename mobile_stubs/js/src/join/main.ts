@@ -93,6 +93,11 @@ class JoinPage {
       hideProblem("round-failed");
       this.runs.get(event.run)?.ended(event);
     });
+    node.on("group", (event) => this.runs.get(event.run)?.summed(event));
+    node.on("fetched", (event) => {
+      hideProblem("round-failed");
+      this.runs.get(event.run)?.fetched(event);
+    });
     node.on("ended", ({ run, state, reason }) => {
       this.runs.get(run)?.closed(state === "finished" ? "The run is finished. The model stays here for you to try." : `The run is over: ${state}. ${reason}`);
     });

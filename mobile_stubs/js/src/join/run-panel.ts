@@ -75,6 +75,20 @@ export class RunPanel {
     else this.stages.entered(stage);
   }
 
+  /** This device's group is done, in a round of many; others combine its sum. */
+  summed({ round, bytesSent, bytesReceived }: NodeEvents["group"]): void {
+    this.sent += bytesSent;
+    this.received += bytesReceived;
+    this.count();
+    this.stands(`Round ${round} of ${this.terms.rounds}: this group is done, its sum is added to the others'.`);
+  }
+
+  /** A round's model came from another peer. */
+  fetched({ round }: NodeEvents["fetched"]): void {
+    this.stands(`This device has the model of round ${round} of ${this.terms.rounds}.`);
+    this.tryIt?.renewed(round);
+  }
+
   /** A round gave a model. */
   ended(result: Result): void {
     this.results.push(result);
