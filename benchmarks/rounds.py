@@ -1,10 +1,11 @@
 """Whole rounds among real processes over WebRTC on this machine: seconds by stage, bytes per peer.
 
-`python -m benchmarks.rounds --json [--peers 3,5,10] [--parameters small,1m] [--rounds 12]`
+`python -m benchmarks.rounds --json [--peers 3,5,10] [--parameters small,1m] [--rounds 12] [--cohorts 1]`
 
 Each case starts `peerplan signal` and n times `peerplan node`; this process is the author. Figures leave the first
 round out, in which links are made. `spread` is the 10th to 90th percentile over rounds (of the slowest peer of each
-round), bytes are those on the data channels, control messages and frame headers included.
+round), bytes are those on the data channels, control messages and frame headers included. With several cohorts (spec
+08) stages are those of the groups, a delegate's bytes count both levels, and the model that others fetch is left out.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import plans
-from benchmarks.deployment import Deployment, cpu_s
+from benchmarks.deployment import Deployment, NodeProcess, cpu_s
 from benchmarks.measure import machine, summary
 from examples.digits import build_plan
 from protocol.tail import tail_length
@@ -87,13 +88,14 @@ def packed_bytes(plan: Plan, terms: RunTerms) -> int:
     return -(-elements // 8) * terms.ring_bits
 
 
-async def measure(case: Case, peers: int, rounds: int) -> dict[str, Any]:
+async def measure(case: Case, peers: int, rounds: int, cohorts: int) -> dict[str, Any]:
     """One deployment, one run."""
     terms = make_terms(
         case.plan,
         rounds=rounds,
-        cohort_size=peers,
-        min_cohort=peers,
+        cohort_size=peers // cohorts,
+        min_cohort=peers // cohorts,
+        cohorts=cohorts,
         min_survivors=3,
         max_examples=case.examples,
         batch_size=case.batch_size,
@@ -108,16 +110,13 @@ async def measure(case: Case, peers: int, rounds: int) -> dict[str, Any]:
         first = asyncio.create_task(_processor(world, 1))
         logged = await _logged(author, status.run, rounds)
         before, after = await first, await _processor(world, rounds)
-        done = [
-            [await node.until("round_completed", round=number) for node in world.nodes.values()]
-            for number in range(2, rounds + 1)
-        ]
+        done = [[await _completed(node, number) for node in world.nodes.values()] for number in range(2, rounds + 1)]
         processor = {
             "node": (sum(after[pid] - before[pid] for pid in pids)) / (peers * (rounds - 1)),
             "signaling": (after[world.signaling_pid] - before[world.signaling_pid]) / (rounds - 1),
         }
         retried = sum(entry.attempt - 1 for entry in logged)
-        short = sum(len(entry.survivors) < peers for entry in logged)
+        short = sum(entry.peers()[1] < peers for entry in logged)
     found = _figures(case, terms, done, logged)
     return found | {
         "processor_seconds_per_round": processor,
@@ -126,10 +125,17 @@ async def measure(case: Case, peers: int, rounds: int) -> dict[str, Any]:
     }
 
 
+async def _completed(node: NodeProcess, number: int) -> dict[str, Any]:
+    """What a node said of its attempt at a round, a delegate's second one included."""
+    await node.until("round_completed", "fetched", round=number)
+    parts = [*node.of("group_completed", round=number), *node.of("round_completed", round=number)]
+    return parts[0] | {"bytes_sent": sum(part["bytes_sent"] for part in parts)}
+
+
 async def _processor(world: Deployment, number: int) -> dict[int, float]:
-    """Processor seconds of every process once all nodes completed a round."""
+    """Processor seconds of every process once all nodes hold a round's model."""
     for node in world.nodes.values():
-        await node.until("round_completed", round=number)
+        await node.until("round_completed", "fetched", round=number)
     return {pid: cpu_s(pid) for pid in [world.signaling_pid, *(node.pid for node in world.nodes.values())]}
 
 
@@ -169,15 +175,22 @@ def main() -> None:
     parser.add_argument("--peers", default="3,5,10")
     parser.add_argument("--parameters", default="small,1m", help="of: " + ", ".join(CASES))
     parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--cohorts", type=int, default=1, help="cohorts of a round; divides the peers")
     options = parser.parse_args()
     figures = {}
     for name in options.parameters.split(","):
         case = CASES[name]()
         for peers in (int(item) for item in options.peers.split(",")):
-            found = figures[f"{name}_n{peers}"] = run(measure(case, peers, options.rounds))
+            found = figures[f"{name}_n{peers}"] = run(measure(case, peers, options.rounds, options.cohorts))
             if not options.json:
                 print(_line(f"{name}, n={peers}", found), flush=True)
-    settings = {"rounds": options.rounds, "ring_bits": RING_BITS, "loop": loop_name(), "threads_per_node": 1}
+    settings = {
+        "rounds": options.rounds,
+        "cohorts": options.cohorts,
+        "ring_bits": RING_BITS,
+        "loop": loop_name(),
+        "threads_per_node": 1,
+    }
     if options.json:
         print(json.dumps({"name": "rounds", "machine": machine(), "settings": settings, "figures": figures}))
 
