@@ -16,7 +16,7 @@ from python_node.personal import personal_model
 from python_node.state import NodeState
 from python_node.training import LocalTrainer, split_model
 from tests.e2e.data import examples
-from tests.e2e.wiretap import Haystack, Needles, Wiretap
+from tests.e2e.wiretap import Haystack, Needles, Wiretap, every_form
 from tests.e2e.world import finished
 
 NAMES = ("node-0", "node-1", "node-2", "node-3")
@@ -103,20 +103,6 @@ async def test_own_heads_on_a_common_body_beat_a_common_head_on_every_shard(worl
     await completed(author, again, hosts)
     shared = [accuracy(common, host, again, number) for number, host in enumerate(hosts)]
     assert all(mine > 0.7 > theirs + 0.2 for mine, theirs in zip(own, shared, strict=True)), (own, shared)
-
-
-def every_form(vectors):
-    """The forms in which a vector could be sent."""
-    forms = {
-        "float32": [vector.astype("<f4").tobytes() for vector in vectors],
-        "float32, big endian": [vector.astype(">f4").tobytes() for vector in vectors],
-        "float64": [vector.astype("<f8").tobytes() for vector in vectors],
-        "float16": [vector.astype("<f2").tobytes() for vector in vectors],
-    }
-    forms["hex"] = [text.hex().encode() for text in forms["float32"]]
-    for phase in range(3):
-        forms[f"base64 from byte {phase}"] = [base64.b64encode(text[phase:]) for text in forms["float32"]]
-    return forms
 
 
 async def test_no_local_value_leaves_a_node_in_any_form(world, personal, monkeypatch):

@@ -6,6 +6,8 @@ SCTP packets as they go into DTLS. Below that all bytes are encrypted.
 
 from __future__ import annotations
 
+import base64
+
 import numpy as np
 from websockets.frames import Frame
 from websockets.protocol import CLIENT, Protocol
@@ -116,6 +118,20 @@ class Needles:
         """How many places of the haystack hold one of the windows, byte for byte."""
         candidates = np.flatnonzero(self._table[haystack.slots])
         return sum(haystack.text[at : at + WINDOW] in self._windows for at in candidates)
+
+
+def every_form(vectors: list[np.ndarray]) -> dict[str, list[bytes]]:
+    """The forms in which a vector could be sent."""
+    forms = {
+        "float32": [vector.astype("<f4").tobytes() for vector in vectors],
+        "float32, big endian": [vector.astype(">f4").tobytes() for vector in vectors],
+        "float64": [vector.astype("<f8").tobytes() for vector in vectors],
+        "float16": [vector.astype("<f2").tobytes() for vector in vectors],
+    }
+    forms["hex"] = [text.hex().encode() for text in forms["float32"]]
+    for phase in range(3):
+        forms[f"base64 from byte {phase}"] = [base64.b64encode(text[phase:]) for text in forms["float32"]]
+    return forms
 
 
 def _slots(text: bytes) -> np.ndarray:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.data import examples
-from tests.js.process import JsPeer
+from tests.js.process import JsPeer, owned_examples
 
 PACKAGE = Path(__file__).resolve().parents[2] / "mobile_stubs" / "js"
 
@@ -44,7 +43,7 @@ async def js(package, world, tmp_path):
     peers = []
 
     async def start(name, *, folder=None, **options):
-        data = examples(int(hashlib.sha256(name.encode()).hexdigest()[:6], 16))
+        data = owned_examples(name)
         source = tmp_path / f"{name}.json"
         source.write_text(json.dumps({"image": data["image"].ravel().tolist(), "label": data["label"].tolist()}))
         peer = JsPeer(name)

@@ -2,8 +2,11 @@
 
 import { createInterface } from "node:readline";
 import { readFileSync } from "node:fs";
-import { Identity, Node } from "../../mobile_stubs/js/dist/nodejs/index.js";
+import { Node } from "../../mobile_stubs/js/dist/node/node.js";
+import { Identity, nodePlatform } from "../../mobile_stubs/js/dist/nodejs/index.js";
+import { tapped } from "./tap.mjs";
 
+const MODEL = 4; // the kind of a frame that brings models
 const options = JSON.parse(process.argv[2]);
 const say = (name, event) => process.stdout.write(`${JSON.stringify({ name, ...event })}\n`);
 
@@ -17,24 +20,47 @@ const dataset = {
   heldOut: options.heldOut ?? 0,
 };
 
+/** What the node holds of a run, with the parameters that are its own. */
+function tellHeld(run) {
+  const { round, model, local } = node.holds(run);
+  const hex = ({ buffer }) => Buffer.from(buffer).toString("hex");
+  say("own", { run, round, bytes: hex(model), local: hex(local) });
+}
+
+const platform = await nodePlatform(options.folder);
 const node = await Node.connect(options.url, {
   identity: await Identity.fromSeed(Uint8Array.from(Buffer.from(options.seed, "hex"))),
-  folder: options.folder,
+  platform: options.tap === undefined ? platform : tapped(platform, options.tap),
   policy: { authors: [options.author], minCohort: 3, minSurvivors: 3 },
   datasets: [dataset],
 });
 for (const name of ["joined", "ready", "round", "group", "result", "ended", "error"]) node.on(name, (event) => say(name, event));
 for (const name of ["result", "fetched"]) node.on(name, ({ run, round }) => say("holds", { run, round }));
+if (options.own) for (const name of ["joined", "result"]) node.on(name, ({ run }) => tellHeld(run));
+node.on("result", ({ round }) => {
+  if (round === options.dies) process.exit(3); // at once, as in a crash: nothing later can have been stored
+});
 node.on("offer", ({ run, author, verdict }) => say("offer", { run, author, verdict }));
 say("registered", { peer: node.peerId });
 
 for await (const line of createInterface({ input: process.stdin })) {
-  const { command, run } = JSON.parse(line);
+  const { command, run, peer, inputs } = JSON.parse(line);
   if (command === "stop") break;
   if (command === "model") {
     const held = node.holds(run);
     const bytes = Buffer.from(held.model.buffer).toString("hex");
     say("model", { round: held.round, digest: held.modelDigest, bytes });
+  }
+  if (command === "predict") {
+    const data = Float32Array.from(inputs);
+    const { data: outputs } = await node.predict(run, { image: { dtype: "float32", shape: [data.length / 64, 64], data } });
+    say("predicted", { run, outputs: [...outputs] });
+  }
+  if (command === "leak") {
+    const own = new Uint8Array(node.holds(run).local.buffer);
+    node.context.switchboard.mesh.send(peer, MODEL, own);
+    await node.decline(run, Buffer.from(own).toString("base64")).catch(() => undefined); // sent; the answer is no matter
+    say("leaked", { bytes: Buffer.from(own).toString("hex") });
   }
 }
 process.stdin.destroy();

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from tests.e2e.data import examples
+
 SCRIPTS = Path(__file__).parent
 WITHIN_S = 60.0
+
+
+def owned_examples(name: str) -> dict[str, np.ndarray]:
+    """The examples of a node's owner, by the node's name."""
+    return examples(int(hashlib.sha256(name.encode()).hexdigest()[:6], 16))
 
 
 class JsPeer:

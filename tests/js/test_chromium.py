@@ -13,10 +13,9 @@ import pytest
 from examples.digits import build_plan
 from spec.reference import output
 from spec.reference.requests import requests_of
-from tests.e2e.data import examples
 from tests.e2e.world import DEADLINES, TIMING, World, finished
 from tests.js.leaders import Leaders, terms_led_by
-from tests.js.process import SCRIPTS, JsPeer
+from tests.js.process import SCRIPTS, JsPeer, owned_examples
 
 VECTORS = Path(output.__file__).resolve().parents[1] / "vectors"
 
@@ -56,7 +55,7 @@ async def start(package, world, tmp_path):
     peers = []
 
     def data(name):
-        made = examples(int(hashlib.sha256(name.encode()).hexdigest()[:6], 16))
+        made = owned_examples(name)
         source = tmp_path / f"{name}.json"
         source.write_text(json.dumps({"image": made["image"].ravel().tolist(), "label": made["label"].tolist()}))
         return str(source)

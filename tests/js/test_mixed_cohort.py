@@ -146,16 +146,6 @@ async def test_a_javascript_node_declines_an_author_its_owner_did_not_allow(worl
     assert stranger.of("joined") == []
 
 
-async def test_a_javascript_node_declines_a_plan_with_local_parameters_by_name(world, js):
-    personal = build_plan(local=["2.*"])
-    peer = await js("impersonal")
-    author = await world.author()
-    await world.publish(author, personal, rounds=1)
-    offer = await peer.until("offer")
-    assert (offer["verdict"]["accepted"], offer["verdict"]["rule"]) == (False, "local")
-    assert "plan digits has 330 local parameters; this node keeps none" in offer["verdict"]["reason"]
-
-
 async def test_javascript_nodes_alone_complete_rounds_in_every_role(world, plan, js):
     peers = [await js(f"alone-{number}") for number in range(3)]
     author = await world.author()

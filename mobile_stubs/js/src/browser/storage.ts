@@ -59,12 +59,13 @@ export class DatabaseStorage implements Storage {
   }
 
   async saveCheckpoint(run: string, checkpoint: Checkpoint): Promise<void> {
-    const copy = { ...checkpoint, model: checkpoint.model.slice() };
+    const copy = { ...checkpoint, model: checkpoint.model.slice(), local: checkpoint.local.slice() };
     await this.write(["checkpoints"], (stores) => stores.checkpoints.put(copy, run));
   }
 
   async loadCheckpoint(run: string): Promise<Checkpoint | null> {
-    return ((await this.read("checkpoints", run)) as Checkpoint | undefined) ?? null;
+    const found = (await this.read("checkpoints", run)) as Checkpoint | undefined;
+    return found === undefined ? null : { ...found, local: found.local ?? new Uint8Array() }; // older ones have none
   }
 
   async saveReceipt(envelope: Bytes): Promise<void> {

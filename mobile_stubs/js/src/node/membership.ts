@@ -64,7 +64,7 @@ export class Membership {
     public digest: string,
   ) {}
 
-  /** Begin with the newest checkpoint in storage, or with the plan's initial model. */
+  /** Begin with the newest checkpoint in storage, or with the plan's initial values. */
   static async restore(
     signed: SignedRun,
     plan: Plan,
@@ -76,6 +76,7 @@ export class Membership {
     const start = initialModel(signed, plan);
     const kept = found !== null && found.model.length === start.byteLength ? found : null;
     const model = kept === null ? start : modelFrom(kept.model);
+    if (kept?.local.length === trainer.local.byteLength) trainer.local = trainer.trained = modelFrom(kept.local);
     const [round, reached] = [kept?.round ?? 0, kept?.reached ?? 0];
     return new Membership(signed, plan, trainer, own, storage, round, reached, model, await modelDigest(model));
   }
@@ -90,7 +91,7 @@ export class Membership {
     return modelDigest(initialModel(this.signed, this.plan));
   }
 
-  /** What is trained and predicts: parameters and buffers, without the server optimizer's moments. */
+  /** What is trained in common: shared parameters and buffers, without the server optimizer's moments. */
   get fit(): Model {
     return this.model.slice(0, this.plan.modelLength);
   }
@@ -116,11 +117,18 @@ export class Membership {
     return this.plan.modelLength + tailLength(this.plan.manifest, this.signed.terms);
   }
 
-  /** This is the model after `round` rounds; it is stored before this resolves. */
+  /**
+   * This is the model after `round` rounds, and what this peer last trained of its own goes with it. Both are stored
+   * before this resolves.
+   */
   async hold(round: number, model: Model): Promise<void> {
+    const { trainer } = this;
     const digest = await modelDigest(model);
     const reached = Math.max(this.reached, round);
-    await this.storage.saveCheckpoint(this.signed.run, { round, reached, digest, model: modelBytes(model) });
+    const local = round > this.round ? trainer.trained : trainer.local;
+    const checkpoint = { round, reached, digest, model: modelBytes(model), local: modelBytes(local) };
+    await this.storage.saveCheckpoint(this.signed.run, checkpoint);
+    trainer.local = local;
     this.round = round;
     this.reached = reached;
     this.model = model;
@@ -267,9 +275,9 @@ export class Membership {
   }
 }
 
-/** Of round 0: the plan's parameters and buffers, then fresh moments. */
+/** Of round 0: the plan's shared parameters and buffers, then fresh moments. */
 function initialModel(signed: SignedRun, plan: Plan): Model {
-  const parameters = plan.manifest.parameter_count;
+  const parameters = plan.sharedCount;
   const moments = initialMoments(signed.terms.server_optimizer);
   const model = new Float32Array(plan.modelLength + moments.length * parameters);
   model.set(plan.initialModel());

@@ -158,14 +158,18 @@ export class Node {
     this.runs.delete(run);
   }
 
-  /** The model this node holds of a run: rounds it went through, and the digest (over the moments too) it is known by. */
-  holds(run: string): { round: number; modelDigest: string; model: Float32Array } | null {
+  /**
+   * The model this node holds of a run: rounds it went through, and the digest (over the moments too) it is known by.
+   * `local` is no part of it: parameters of this peer's own, where the plan has such, which the node itself sends to nobody.
+   */
+  holds(run: string): { round: number; modelDigest: string; model: Float32Array; local: Float32Array } | null {
     const found = this.runs.get(run)?.membership;
-    return found === undefined ? null : { round: found.round, modelDigest: found.digest, model: found.fit };
+    if (found === undefined) return null;
+    return { round: found.round, modelDigest: found.digest, model: found.fit, local: found.trainer.local.slice() };
   }
 
   /**
-   * Outputs of the model this node holds for inputs of its owner, on this device.
+   * Outputs of the model this node holds, with its own parameters, for inputs of its owner, on this device.
    *
    * @throws NodeError the node is not in that run, the inputs do not fit, or the plan cannot predict.
    */

@@ -181,7 +181,7 @@ export class Participation {
       deadlines: membership.signed.terms.deadlines,
       checkpoint: membership.model,
       optimizer: membership.signed.terms.server_optimizer,
-      parameterCount: membership.plan.manifest.parameter_count,
+      parameterCount: membership.plan.sharedCount,
       record: (entry, detail) => context.storage.record(start.round_id, entry, detail),
       contribute: membership.contribution(parameters, (done, total) => progress("train", done, total)),
       onStage: (stage) => progress(stage, 1, 1),

@@ -86,12 +86,16 @@ export interface Runtime extends Loader {
   close(): void;
 }
 
-/** A model after `round` rounds; `reached` is the highest round this peer ever held the result of. */
+/**
+ * A model after `round` rounds; `reached` is the highest round this peer ever held the result of, `local` the peer's own
+ * parameters, which are sent to nobody.
+ */
 export interface Checkpoint {
   readonly round: number;
   readonly reached: number;
   readonly digest: string;
   readonly model: Bytes;
+  readonly local: Bytes;
 }
 
 /** Durable storage of one peer. Every call resolves once its effect outlives the process. */

@@ -6,7 +6,7 @@
 
 import { isHex64, quote, short } from "../protocol/bytes.js";
 import type { PeerId } from "../protocol/identity.js";
-import { type DatasetSchema, explainMisfit, type PlanManifest } from "../protocol/manifest.js";
+import { type DatasetSchema, explainMisfit, type PlanManifest, vectorSize } from "../protocol/manifest.js";
 import { initialMoments } from "../protocol/server-optimizer.js";
 import type { RunTerms } from "../protocol/terms.js";
 import { PolicyError } from "./errors.js";
@@ -66,7 +66,7 @@ export const CAREFUL: Policy = {
 /** What the policy says of one run: `rule` is the policy's field that decided, `dataset` what the run would read. */
 export interface Verdict {
   readonly accepted: boolean;
-  readonly rule: keyof Policy | "local" | "owner";
+  readonly rule: keyof Policy | "owner";
   readonly reason: string;
   readonly dataset: string | null;
 }
@@ -120,10 +120,6 @@ export function decide(
   manifest: PlanManifest,
   datasets: readonly DatasetSchema[],
 ): Verdict {
-  if (manifest.local_count > 0) {
-    const reason = `plan ${manifest.name} has ${manifest.local_count} local parameters; this node keeps none`;
-    return { accepted: false, rule: "local", reason, dataset: null };
-  }
   const question = { policy, terms, author, manifest };
   for (const [rule, judge] of RULES) {
     const reason = judge(question);
@@ -196,7 +192,7 @@ function judgeMembers({ policy, terms }: Question): string | null {
 }
 
 function modelBytes({ manifest, terms }: Question): number {
-  const moments = initialMoments(terms.server_optimizer).length * manifest.parameter_count;
+  const moments = initialMoments(terms.server_optimizer).length * vectorSize(manifest, "theta");
   const vectors = 4 * (manifest.parameter_count + manifest.optimizer_count + manifest.buffer_count + moments);
   return manifest.blobs.reduce((sum, blob) => sum + blob.size, vectors);
 }

@@ -67,14 +67,14 @@ export class FolderStorage implements Storage {
     return this.rounds.has(roundId);
   }
 
-  /** The checkpoint appears whole or not at all: a header line of JSON, then the model's bytes. */
-  async saveCheckpoint(run: string, { round, reached, digest, model }: Checkpoint): Promise<void> {
+  /** The checkpoint appears whole or not at all: a header line of JSON, the model's bytes, then the peer's own. */
+  async saveCheckpoint(run: string, { round, reached, digest, model, local }: Checkpoint): Promise<void> {
     await this.exclusive(async () => {
       const target = this.checkpointPath(run);
-      const header = utf8(`${JSON.stringify({ round, reached, digest })}\n`);
+      const header = utf8(`${JSON.stringify({ round, reached, digest, local: local.length })}\n`);
       const file = await open(`${target}.partial`, "w", 0o600);
       try {
-        await file.writeFile(concat(header, model));
+        await file.writeFile(concat(header, model, local));
         await file.sync();
       } finally {
         await file.close();
@@ -93,8 +93,10 @@ export class FolderStorage implements Storage {
     const data = await readFile(this.checkpointPath(run)).catch(absent);
     if (data === null) return null;
     const cut = data.indexOf(10);
-    const { round, reached, digest } = JSON.parse(data.subarray(0, cut).toString()) as Checkpoint;
-    return { round, reached, digest, model: Uint8Array.from(data.subarray(cut + 1)) };
+    const header = JSON.parse(data.subarray(0, cut).toString()) as Omit<Checkpoint, "model" | "local"> & { local?: number };
+    const { round, reached, digest, local = 0 } = header; // one of a plan without local parameters may not name them
+    const end = data.length - local;
+    return { round, reached, digest, model: Uint8Array.from(data.subarray(cut + 1, end)), local: Uint8Array.from(data.subarray(end)) };
   }
 
   private async append(name: string, line: string): Promise<void> {

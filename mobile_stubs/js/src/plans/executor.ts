@@ -49,7 +49,7 @@ export class Executor {
   }
 
   /**
-   * Train from a flat model for whole epochs; the last batch of an epoch may be short.
+   * Train from a flat model, of a whole theta and buffers, for whole epochs; the last batch of an epoch may be short.
    *
    * @param data tensors of every field the plan reads, `examples` long.
    * @throws ExecutionError ONNX Runtime failed, or training diverged.
@@ -180,7 +180,7 @@ export class Executor {
   private next(out: Readonly<Record<string, Tensor>>, role: VectorRole, done: number, total: number): Model {
     const { manifest } = this.plan;
     const values = floats(out, `next_${role}`);
-    const expected = vectorSize(manifest, role);
+    const expected = role === "theta" ? manifest.parameter_count : vectorSize(manifest, role);
     if (values.length !== expected) {
       throw new ExecutionError(`plan ${manifest.name}, train: next_${role} has ${values.length} numbers, expected ${expected}`);
     }

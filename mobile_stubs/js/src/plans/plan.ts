@@ -42,9 +42,14 @@ export class Plan {
     return new Plan(manifest, opened.digest, opened.signer, blobs);
   }
 
-  /** Elements of what is trained: parameters and buffers. */
+  /** Parameters that are trained in common; the local ones stand behind them in theta and are in no model. */
+  get sharedCount(): number {
+    return vectorSize(this.manifest, "theta");
+  }
+
+  /** Elements of what is trained in common: shared parameters and buffers. */
   get modelLength(): number {
-    return this.manifest.parameter_count + this.manifest.buffer_count;
+    return this.sharedCount + this.manifest.buffer_count;
   }
 
   /**
@@ -65,11 +70,11 @@ export class Plan {
     return blob === undefined ? new Float32Array(vectorSize(this.manifest, role)) : modelFrom(blob);
   }
 
-  /** What training begins with: parameters, then buffers. */
+  /** What training in common begins with: shared parameters, then buffers. */
   initialModel(): Model {
     const model = new Float32Array(this.modelLength);
     model.set(this.initial("theta"));
-    model.set(this.initial("buffers"), this.manifest.parameter_count);
+    model.set(this.initial("buffers"), this.sharedCount);
     return model;
   }
 }

@@ -54,7 +54,7 @@ describe("a signaling server that lies about rounds", () => {
     const offered = await offerBy(await Identity.generate());
     const storage = new MemoryStorage();
     const model = new Uint8Array(12);
-    storage.checkpoints.set(offered.run, { round: 1, reached: 3, digest: offered.modelDigest, model });
+    storage.checkpoints.set(offered.run, { round: 1, reached: 3, digest: offered.modelDigest, model, local: new Uint8Array() });
     const test = await connect({}, undefined, storage);
     test.server.offer(offered); // whose status says round 0
     expect((await test.until("behind")).reason).toMatch(/goes back to round 1, this node finished 3/);

@@ -38,8 +38,13 @@ export interface Offered {
   readonly modelDigest: string;
 }
 
-/** An offer by `author`; `terms` changes single terms, `name` the plan's name. */
-export async function offerBy(author: Identity, terms: Record<string, unknown> = {}, name = "tiny"): Promise<Offered> {
+/** An offer by `author`; `terms` changes single terms, `name` the plan's name, `head` are the initial local parameters. */
+export async function offerBy(
+  author: Identity,
+  terms: Record<string, unknown> = {},
+  name = "tiny",
+  head: readonly number[] = [],
+): Promise<Offered> {
   const theta = vector("theta", PARAMETERS);
   const [state, buffers] = [vector("optimizer_state", 0), vector("buffers", 0)];
   const frozen = vector("frozen", 2);
@@ -50,6 +55,10 @@ export async function offerBy(author: Identity, terms: Record<string, unknown> =
   const graph = model(train.inputs, train.outputs);
   const values = new Uint8Array(Float32Array.of(0.5, 0.25).buffer);
   const [digest, frozenDigest] = [toHex(await sha256(graph)), toHex(await sha256(values))];
+  const local = new Uint8Array(Float32Array.from(head).buffer);
+  const localDigest = toHex(await sha256(local));
+  const shared = PARAMETERS - head.length;
+  const hasHead = head.length > 0;
   const manifest = {
     format: "peerplan-plan/1",
     name,
@@ -58,17 +67,22 @@ export async function offerBy(author: Identity, terms: Record<string, unknown> =
     opset: 18,
     inputs: [{ name: "x", dtype: "float32", shape: [2], below: null }],
     targets: [],
-    parameters: [{ name: "w", shape: [PARAMETERS], offset: 0 }],
+    parameters: [
+      { name: "w", shape: [shared], offset: 0 },
+      ...(hasHead ? [{ name: "head", shape: [head.length], offset: shared }] : []),
+    ],
+    local_count: head.length,
     parameter_count: PARAMETERS,
     optimizer_count: 0,
     buffer_count: 0,
     metrics: [{ name: "loss", bound: 10 }],
     training: { optimizer: "sgd", learning_rate: 0.1, batch_size: 2 },
     functions: { train: { graph: digest, ...train } },
-    initial: { frozen: frozenDigest },
+    initial: { frozen: frozenDigest, ...(hasHead ? { local: localDigest } : {}) },
     blobs: [
       { digest, size: graph.length, role: "train" },
       { digest: frozenDigest, size: values.length, role: "frozen" },
+      ...(hasHead ? [{ digest: localDigest, size: local.length, role: "local" }] : []),
     ],
   };
   const plan = await sealEnvelope(author, PLAN_TYPE, utf8(JSON.stringify(manifest)));
@@ -97,8 +111,9 @@ export async function offerBy(author: Identity, terms: Record<string, unknown> =
     blobs: new Map([
       [digest, graph],
       [frozenDigest, values],
+      [localDigest, local],
     ]),
-    modelDigest: toHex(await sha256(new Uint8Array(4 * PARAMETERS))),
+    modelDigest: toHex(await sha256(new Uint8Array(4 * shared))),
   };
 }
 
