@@ -201,3 +201,44 @@ async def test_a_tab_that_slept_comes_back_and_the_others_went_on_without_it(wor
     assert there.fields["model_digest"] == last["modelDigest"]
     await author.session.stop_run(status.run, "seen enough")
     await tabs.until("ended", tab="laptop", state="stopped")
+
+
+async def test_a_tab_waits_while_its_connection_is_metered(patient, plan, start):
+    await patient.nodes(2)
+    tabs = await start.tabs("phone", phone={"metered": True, "device": {"metered": False}})
+    author = await patient.author()
+    status = await patient.publish(author, plan, rounds=1000, cohort_size=3)
+    waiting = await tabs.until("waiting", tab="phone")
+    assert (waiting["rule"], waiting["reason"]) == ("metered", "the connection is metered")
+    assert tabs.of("joined") == []
+    await tabs.ask(command="metered", tab="phone", metered=False)
+    await tabs.until("result", tab="phone", round=2)
+    await tabs.ask(command="metered", tab="phone", metered=True)
+    while len(tabs.of("waiting", run=status.run, rule="metered")) < 2:
+        await tabs.next_event()
+    await author.session.stop_run(status.run, "seen enough")
+    await finished(author, status.run)
+    assert tabs.of("pageerror") == []
+
+
+async def test_a_tab_keeps_parameters_of_its_own_when_its_page_is_loaded_anew(world, start):
+    personal = build_plan(local=["2.*"])
+    hosts = await world.nodes(2)
+    tabs = await start.tabs("owner", owner={"own": True, "stops": 2})
+    author = await world.author()
+    status = await world.publish(author, personal, rounds=1000, cohort_size=3)
+    kept = await tabs.until("own", round=2)
+    (begun,) = tabs.of("own", round=0)
+    assert bytes.fromhex(begun["local"]) == personal.initial("local").tobytes() != bytes.fromhex(kept["local"])
+    await tabs.ask(command="reload", tab="owner")
+    while len(tabs.of("own", round=2)) < 2:
+        await tabs.next_event()
+    again = tabs.of("own", round=2)[1]
+    assert (again["bytes"], again["local"]) == (kept["bytes"], kept["local"])
+    result = await tabs.until("result", round=3)
+    there = await hosts[0].diary.until("round_completed", round=3)
+    assert there.fields["model_digest"] == result["modelDigest"]
+    assert (await tabs.until("own", round=3))["local"] != kept["local"]
+    await author.session.stop_run(status.run, "seen enough")
+    await finished(author, status.run)
+    assert tabs.of("pageerror") == []

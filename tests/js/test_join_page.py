@@ -166,6 +166,32 @@ async def test_a_person_trains_with_python_nodes_sees_curves_and_draws_a_digit(w
     assert {model[1] for model in await models(hosts, status.run, 10)} == {held}
 
 
+async def test_a_part_of_the_model_that_stays_is_told_on_the_card_and_used_for_answers(world, tab, tmp_path):
+    np.savez(tmp_path / "shard.npz", **examples(5))
+    await world.nodes(2)
+    await connected(tab, world, tmp_path / "shard.npz")
+    author = await world.author()
+    status = await world.publish(author, build_plan(local=["2.*"]), rounds=1000, cohort_size=3)
+    await tab.do("until", selector=".card")
+    card = await tab.do("text", selector=".card")
+    assert "a masked update of 2,080 numbers per round" in card
+    assert (
+        "2,080 numbers are trained in common. 330 more are yours alone: trained and kept here, sent to nobody."
+        in card
+    )
+    assert await tab.do("accessibility") == []
+    await tab.do("click", role="button", called="Accept and train")
+    await tab.do("until", selector=".run[data-done]")
+    assert await tab.do("accessibility") == []
+    await tab.do("draw", strokes=[[[0.5, 0.1], [0.5, 0.9]]])
+    await tab.do("until", selector=".bars")
+    assert len(await tab.do("texts", selector=".bars .part")) == 10
+    assert "with the part that is yours alone" in await tab.do("text", selector=".try")
+    await author.session.stop_run(status.run, "seen enough")
+    await finished(author, status.run)
+    assert tab.of("pageerror") == []
+
+
 async def test_refusing_by_keyboard_leaves_nothing_behind(world, tab, tmp_path):
     np.savez(tmp_path / "shard.npz", **examples(5))
     await world.nodes(3)

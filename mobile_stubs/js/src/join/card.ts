@@ -66,9 +66,15 @@ function leaves({ manifest, terms }: Offer): HTMLElement {
       element("li", {}, `within it, your weight${manifest.metrics.length === 0 ? "" : ` and ${manifest.metrics.map((metric) => metric.name).join(", ")}`}: known as a sum alone`),
       element("li", {}, `about ${bytes(roundBytes({ manifest, terms }))} a round, beside set-up messages`),
     ),
-    manifest.local_count === 0 ? null : element("p", {}, `${count(manifest.local_count)} numbers of the model are yours alone and stay.`),
+    manifest.local_count === 0 ? null : stays(manifest),
     element("p", { class: "help" }, "Values and labels do not leave. How many examples you have is part of the sum alone."),
   );
+}
+
+/** Of a plan that leaves a part of the model to each peer: what all train, and what is this device's. */
+function stays(manifest: Offer["manifest"]): HTMLElement {
+  const [shared, own] = [sharedCount(manifest), manifest.local_count].map(count);
+  return element("p", {}, `Of the model, ${shared} numbers are trained in common. ${own} more are yours alone: trained and kept here, sent to nobody.`);
 }
 
 function privacy({ terms }: Offer): HTMLElement {

@@ -43,7 +43,8 @@ export class TryIt {
 
   /** There is a newer model: what was asked is asked again. */
   renewed(round: number): void {
-    this.version.textContent = `The model after round ${round}, on this device.`;
+    const own = this.manifest.local_count > 0 ? " with the part that is yours alone" : "";
+    this.version.textContent = `The model after round ${round}, on this device${own}.`;
     this.ask();
   }
 
