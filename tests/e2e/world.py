@@ -39,7 +39,7 @@ DEADLINES = Deadlines(
     unmask_ms=3_000,
     sum_ms=3_000,
 )
-WITHIN_S = 40.0
+WITHIN_S = 120.0
 
 
 class Diary:

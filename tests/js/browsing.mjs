@@ -17,7 +17,7 @@ const browser = await openBrowser();
 const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
 if (options.before) await context.addInitScript(options.before);
 const page = await context.newPage();
-page.setDefaultTimeout(60_000);
+page.setDefaultTimeout(180_000);
 let connection = null;
 if (options.between) {
   await page.routeWebSocket(/.*/, (socket) => {

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.js.process import JsPeer
 
-WITHIN_S = 90.0
+WITHIN_S = 200.0
 
 
 class Tab(JsPeer):

@@ -130,7 +130,7 @@ async def test_a_person_trains_with_python_nodes_sees_curves_and_draws_a_digit(w
     await tab.do("click", role="button", called="Accept and train")
     await tab.do("until", selector=".run[data-done]:not([data-done='1'])")
     assert await tab.do("screenshots", folder=str(SCREENSHOTS), state="training") == [0, 0]
-    assert (await finished(author, status.run, within_s=120)).state == "finished"
+    assert (await finished(author, status.run, within_s=180)).state == "finished"
     await tab.do("until", selector=".run[data-state=over][data-done='10']")
     assert (
         await tab.do("text", selector=".run .standing") == "The run is finished. The model stays here for you to try."
@@ -403,7 +403,7 @@ async def test_a_runtime_that_does_not_load_is_told_and_the_others_go_on(world, 
     told = await tab.do("text", selector="#problems")
     assert "ONNX Runtime did not load" in told
     assert "/join/runtime.1: the server answered 503" in told
-    assert (await finished(author, status.run, within_s=90)).state == "finished"
+    assert (await finished(author, status.run, within_s=180)).state == "finished"
     assert len(await models(hosts, status.run, 1)) == 1
 
 

@@ -61,13 +61,13 @@ class Network:
         """Two meshes; the first has the lower id."""
         return sorted(self.add(number, **options) for number in (1, 2))
 
-    async def connect_all(self, timeout_s=10):
+    async def connect_all(self, timeout_s=60):
         everyone = list(self.meshes)
         return await asyncio.gather(
             *(mesh.connect([p for p in everyone if p != me], timeout_s=timeout_s) for me, mesh in self.meshes.items())
         )
 
-    async def until(self, condition, timeout_s=10):
+    async def until(self, condition, timeout_s=60):
         async with asyncio.timeout(timeout_s):
             while not condition():
                 self._changed.clear()

@@ -240,7 +240,7 @@ async def test_group_that_was_given_up_is_given_up_again_when_signaling_forgot(w
     host.node._handle(start)
     await host.diary.until("round_started", run=run)
     host.node._memberships[run].abort(start.round_id, "the test ends it")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         first = await reported.get()
         assert first == (run, place, "the test ends it")
         host.node._handle(start)

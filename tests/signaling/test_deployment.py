@@ -95,7 +95,7 @@ async def start(folder, port: int) -> asyncio.subprocess.Process:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-u", "-c", PROCESS, str(folder), str(port), stdout=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while b"listening" not in (line := await process.stdout.readline()):
             assert line, "the signaling server ended before it listened"
     return process

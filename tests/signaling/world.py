@@ -118,7 +118,7 @@ class Node:
         async for event in self.session.events():
             self.seen.put_nowait(event)
 
-    async def next(self, kind, *, within_s: float = 10):
+    async def next(self, kind, *, within_s: float = 60):
         """The next event of a type; others before it are let go."""
         async with asyncio.timeout(within_s):
             while True:
