@@ -1,7 +1,9 @@
 /** Headless Chromium and a server for the package's bundle, for tests. */
 
-import { createReadStream, statSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { createReadStream, mkdtempSync, statSync } from "node:fs";
 import { createServer } from "node:http";
+import { tmpdir } from "node:os";
 import { extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { createRequire } from "node:module";
@@ -45,7 +47,37 @@ export function serveBundle() {
   });
 }
 
+const CHROMIUM = "/usr/bin/chromium";
+/** Ends what it was told to start, and throws its folder away, when the process that asked for it is gone. */
+const WHILE_ASKED = 'folder=$1; shift; "$@" --user-data-dir="$folder" & read -r _; kill $!; wait $!; rm -rf "$folder"';
+
 /** A browser whose profile is thrown away with it. */
 export function openBrowser() {
-  return chromium.launch({ executablePath: "/usr/bin/chromium", headless: true, args: FLAGS });
+  return chromium.launch({ executablePath: CHROMIUM, headless: true, args: FLAGS });
+}
+
+/**
+ * A browser with one window, of which one tab is seen and the others are hidden; gives that window. Pages of Playwright's
+ * own browsers are told that they are seen, always.
+ */
+export async function openWindow() {
+  const folder = mkdtempSync(join(tmpdir(), "peerplan-chromium-"));
+  const command = [folder, CHROMIUM, "--headless=new", "--remote-debugging-port=0", ...FLAGS, "about:blank"];
+  const child = spawn("sh", ["-c", WHILE_ASKED, "sh", ...command], { stdio: ["pipe", "ignore", "pipe"] });
+  const address = await new Promise((resolve, reject) => {
+    let told = "";
+    child.stderr.on("data", (data) => {
+      told += data;
+      const found = /listening on (ws:\S+)/.exec(told);
+      if (found !== null) resolve(found[1]);
+    });
+    child.on("exit", () => reject(new Error(`chromium did not start: ${told}`)));
+  });
+  const browser = await chromium.connectOverCDP(address, { noDefaults: true });
+  const [context] = browser.contexts();
+  const close = async () => {
+    await browser.close();
+    child.stdin.end();
+  };
+  return { newContext: () => context, close };
 }

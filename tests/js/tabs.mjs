@@ -4,13 +4,14 @@
  * A tab with `hang: {round, stage}` computes without end once it is there, so that it can be closed in mid-stage; one
  * with `page` lacks or pretends what that entry of lacking.mjs says; one with `beside` shares the storage of that tab; one
  * with `metered` begins on a connection whose owner saves data; one with `own` tells what it holds, and stops at once
- * after the round `stops`, after which `reload` has it begin again as a page that was loaded anew.
+ * after the round `stops`, after which `reload` has it begin again as a page that was loaded anew. With `window` all tabs
+ * are in one window, where `cover` puts another one before them and `uncover` one of them in front.
  */
 
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { PAGES } from "./lacking.mjs";
-import { openBrowser, serveBundle } from "./pages.mjs";
+import { openBrowser, openWindow, serveBundle } from "./pages.mjs";
 
 const options = JSON.parse(process.argv[2]);
 const say = (tab, name, event) => process.stdout.write(`${JSON.stringify({ ...event, tab, name })}\n`);
@@ -55,7 +56,7 @@ async function begin({ url, author, raw, hang, device, own, stops }) {
 }
 
 const server = await serveBundle();
-const browser = await openBrowser();
+const browser = await (options.window ? openWindow() : openBrowser());
 const pages = {};
 const debuggers = {};
 
@@ -99,6 +100,8 @@ for await (const line of createInterface({ input: process.stdin })) {
     say(tab, "closed", {});
   }
   if (command === "battery") await pages[tab].evaluate((to) => window.battery.set(to), level);
+  if (command === "cover") await pages[tab].context().newPage();
+  if (command === "uncover") await pages[tab].bringToFront();
   if (command === "metered") await setMetered(pages[tab], metered);
   if (command === "reload") {
     await pages[tab].goto("about:blank");

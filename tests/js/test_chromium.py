@@ -67,9 +67,9 @@ async def start(package, world, tmp_path):
         await peer.start(given | options, script=script)
         return peer
 
-    async def tabs(*names, **options):
+    async def tabs(*names, window=False, **options):
         given = {name: {"data": data(name), **options.get(name, {})} for name in names}
-        return await run("tabs.mjs", "tabs", tabs=given)
+        return await run("tabs.mjs", "tabs", tabs=given, window=window)
 
     async def node(name):
         seed = hashlib.sha256(f"js {name}".encode()).hexdigest()
@@ -215,6 +215,25 @@ async def test_a_tab_waits_while_its_connection_is_metered(patient, plan, start)
     await tabs.until("result", tab="phone", round=2)
     await tabs.ask(command="metered", tab="phone", metered=True)
     while len(tabs.of("waiting", run=status.run, rule="metered")) < 2:
+        await tabs.next_event()
+    await author.session.stop_run(status.run, "seen enough")
+    await finished(author, status.run)
+    assert tabs.of("pageerror") == []
+
+
+async def test_a_tab_waits_while_another_one_covers_it(patient, plan, start):
+    await patient.nodes(2)
+    tabs = await start.tabs("behind", window=True, behind={"device": {"hidden": False}})
+    author = await patient.author()
+    status = await patient.publish(author, plan, rounds=1000, cohort_size=3)
+    await tabs.until("result", tab="behind")
+    assert tabs.of("waiting") == []
+    await tabs.ask(command="cover", tab="behind")
+    waiting = await tabs.until("waiting", tab="behind")
+    assert (waiting["rule"], waiting["reason"]) == ("hidden", "the page is hidden")
+    before = len(tabs.of("result"))
+    await tabs.ask(command="uncover", tab="behind")
+    while len(tabs.of("result")) < before + 2:
         await tabs.next_event()
     await author.session.stop_run(status.run, "seen enough")
     await finished(author, status.run)
