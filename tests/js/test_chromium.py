@@ -222,15 +222,18 @@ async def test_a_tab_waits_while_its_connection_is_metered(patient, plan, start)
 
 
 async def test_a_tab_waits_while_another_one_covers_it(patient, plan, start):
-    await patient.nodes(2)
+    hosts = await patient.nodes(3)
     tabs = await start.tabs("behind", window=True, behind={"device": {"hidden": False}})
     author = await patient.author()
-    status = await patient.publish(author, plan, rounds=1000, cohort_size=3)
+    status = await patient.publish(author, plan, rounds=1000, cohort_size=4, min_cohort=3)
     await tabs.until("result", tab="behind")
     assert tabs.of("waiting") == []
     await tabs.ask(command="cover", tab="behind")
     waiting = await tabs.until("waiting", tab="behind")
     assert (waiting["rule"], waiting["reason"]) == ("hidden", "the page is hidden")
+    # it looks once more when it has told signaling; then nothing but the page's event brings it back
+    without = await hosts[0].diary.until("round_completed", survivors=3)
+    await hosts[0].diary.until("round_completed", round=without.fields["round"] + 5)
     before = len(tabs.of("result"))
     await tabs.ask(command="uncover", tab="behind")
     while len(tabs.of("result")) < before + 2:
