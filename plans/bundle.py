@@ -88,10 +88,11 @@ class Plan:
             raise BundleError(f"plan {self.manifest.name} has no function {kind!r}, only {have}")
         return self.blobs[function.graph]
 
-    def initial(self, role: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def initial(self, role: str, *, copy: bool = True) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The initial float32 vector of a role; zeros where none is given.
 
         Roles are "theta" with "local" at its end, "optimizer_state", "buffers", and "frozen", which stays as it is.
+        Without `copy` it may be the plan's own bytes, which nobody can write to.
 
         Raises:
             BundleError: the vector is not in memory any more, see `without_start`.
@@ -109,9 +110,9 @@ class Plan:
         elif digest not in self.blobs:
             raise BundleError(f"plan {self.manifest.name}: its initial {role} was let go of in this program")
         else:
-            found = np.frombuffer(self.blobs[digest], "<f4").astype(np.float32)
+            found = np.frombuffer(self.blobs[digest], "<f4").astype(np.float32, copy=copy)
         whole = role == "theta" and self.manifest.local_count
-        return np.concatenate([found, self.initial("local")]) if whole else found
+        return np.concatenate([found, self.initial("local", copy=False)]) if whole else found
 
     def without_start(self) -> Self:
         """The same plan without the initial parameters and buffers, for a program that has made its first model."""

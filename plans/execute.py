@@ -77,7 +77,7 @@ class Executor:
             raise UnusableDataError(f"call_limit_s is {call_limit_s}, expected a finite number of seconds above 0")
         self._plan = plan
         self._call_limit_s = call_limit_s
-        self._frozen = {"frozen": plan.initial("frozen")} if plan.manifest.frozen_count else {}
+        self._frozen = {"frozen": plan.initial("frozen", copy=False)} if plan.manifest.frozen_count else {}
         self._sessions: dict[str, Any] = {}
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = threads

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plans import Plan, PlanError, SignedPlan
+from plans.large_models import is_large
 from protocol.errors import ProtocolError
 from protocol.identity import Identity, PeerId, short
 from protocol.round.jobs import GroupSum, LocalUpdate
@@ -24,7 +25,6 @@ from protocol.tail import tail_length
 from protocol.terms import COMBINING_RING_BITS, RunTerms
 from python_node.announcement import HeldSum, check_announcement, delegate_parameters, rival_round_ids
 from python_node.attempt import Attempt, AttemptReport
-from python_node.large_models import is_large
 from python_node.log_checking import check_own_delegates
 from python_node.mesh import Mesh
 from python_node.state import NodeState

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plans import Executor, Metrics, Plan
+from plans.large_models import give_memory_back, is_large
 from protocol.round.jobs import LocalUpdate
 from protocol.tail import Part, compose_tail
 from protocol.terms import RunTerms
 from python_node.datasets import Dataset
-from python_node.large_models import give_memory_back, is_large
 
 __all__ = ["LocalTrainer", "model_length", "shuffle_seed", "split_model"]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from plans.authoring.randomness import Draws
 from plans.checking import check_examples
 from plans.errors import ExecutionError, TraceError, UnusableDataError
 from plans.execute import Executor
+from plans.large_models import giving_memory_back, is_large, put_aside
 
 if TYPE_CHECKING:
     from plans.authoring.assembly import Layout
@@ -26,6 +29,7 @@ Array = np.ndarray[Any, Any]
 
 _EXAMPLES = 5
 _SEED = 20_260_101
+_TILE = 1 << 18
 _TOLERANCE = 1e-3
 """Of |plan - PyTorch| / |PyTorch|, both of what moved. Rounding stays below 1e-5; a wrong operator does not."""
 
@@ -44,15 +48,16 @@ def check_against_pytorch(
     examples = _random(plan) if data is None else {name: np.asarray(value) for name, value in data.items()}
     what = "self-check with random data" if data is None else "self-check"
     generator = np.random.Generator(np.random.Philox(_SEED))
-    state = generator.uniform(0.5, 1.5, plan.manifest.optimizer_count).astype(np.float32)
+    state = generator.random(plan.manifest.optimizer_count, np.float32)
+    state += 0.5
     try:
         count = check_examples(plan.manifest, examples, plan.manifest.data_fields)
-        expected = _eager(subject, layout, examples, state, plan, draws)
-        found = _by_plan(plan, examples, state, count)
+        with giving_memory_back() if is_large(plan.manifest) else nullcontext():
+            expected = _eager(subject, layout, examples, state, plan, draws)
+            for name, found in _by_plan(plan, examples, state, count):
+                _compare(what, name, found, expected.pop(name))
     except (UnusableDataError, ExecutionError) as error:
         raise TraceError(f"{what}: {error}") from error
-    for name, want in expected.items():
-        _compare(what, name, found[name], want)
 
 
 def _random(plan: Plan) -> dict[str, Array]:
@@ -67,22 +72,25 @@ def _random(plan: Plan) -> dict[str, Array]:
     return data
 
 
-def _by_plan(plan: Plan, data: Mapping[str, Array], state: Array, count: int) -> dict[str, Array]:
+def _by_plan(plan: Plan, data: Mapping[str, Array], state: Array, count: int) -> Iterator[tuple[str, Array]]:
+    """Results one after another, so that none needs to stay when it was compared."""
     executor = Executor(plan, keep_memory=False)  # each function runs once
-    start = plan.initial("theta"), plan.initial("buffers")
-    feeds = [start[0], state, start[1]]
+    start = plan.initial("theta", copy=False), plan.initial("buffers", copy=False)
     rows, rates = np.arange(count)[None, :], np.array([_rate(plan)], np.float32)
-    theta, next_state, buffers, trained = executor.call_train(feeds, data, rows, rates, _SEED)
-    evaluated = executor.evaluate(*start, data)
-    inputs = {field.name: data[field.name] for field in plan.manifest.inputs}
-    return {
-        "theta": theta - start[0],
-        "optimizer_state": next_state,
-        "buffers": buffers - start[1],
-        "train metrics": trained[0, 1:],
-        "evaluate metrics": np.array(list(evaluated.sums.values())),
-        "outputs": executor.predict(*start, inputs),
-    }
+    results = executor.call_train([start[0], state, start[1]], data, rows, rates, _SEED)
+    results.reverse()
+    yield "theta", _moved(results.pop(), start[0])
+    yield "optimizer_state", results.pop()
+    yield "buffers", _moved(results.pop(), start[1])
+    yield "train metrics", results.pop()[0, 1:]
+    yield "evaluate metrics", np.array(list(executor.evaluate(*start, data).sums.values()))
+    yield "outputs", executor.predict(*start, {field.name: data[field.name] for field in plan.manifest.inputs})
+
+
+def _moved(after: Array, start: Array) -> Array:
+    """The way from `start`, in the place of `after`."""
+    after -= start
+    return after
 
 
 def _rate(plan: Plan) -> float:
@@ -94,12 +102,9 @@ def _eager(
 ) -> dict[str, Array]:
     """The same by PyTorch's eager mode: its autograd, on real tensors."""
     given = [torch.from_numpy(np.array(data[field.name])) for field in plan.manifest.data_fields]
-    theta, moving, fixed = (
-        _tensors(plan.initial(role), shapes)
-        for role, shapes in (
-            ("theta", layout.parameters), ("buffers", layout.buffers), ("frozen", layout.frozen),
-        )
-    )  # fmt: skip
+    start = {role: plan.initial(role, copy=False) for role in ("theta", "buffers", "frozen")}
+    theta = _tensors(start["theta"], layout.parameters)
+    moving, fixed = _tensors(start["buffers"], layout.buffers), _tensors(start["frozen"], layout.frozen)
     states = _tensors(state, layout.optimizer_state)
     try:
         subject.model.train()
@@ -116,11 +121,12 @@ def _eager(
     except Exception as error:
         said = explained(error, what="self-check: PyTorch itself fails on the examples")
         raise TraceError(f"{said}; or give fitting ones by check={{field: array}}, or check=False") from error
+    del theta, states
     count = len(given[0])
     return {
-        "theta": _flat(after) - plan.initial("theta"),
-        "optimizer_state": _flat(next_state),
-        "buffers": _flat(buffers) - plan.initial("buffers"),
+        "theta": put_aside(_moved(_flat(after), start["theta"])),
+        "optimizer_state": put_aside(_flat(next_state)),
+        "buffers": put_aside(_moved(_flat(buffers), start["buffers"])),
         "train metrics": _sums(loss, sums, count),
         "evaluate metrics": _sums(judged, judged_sums, count),
         "outputs": outputs.numpy(),
@@ -141,8 +147,15 @@ def _copies(data: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [tensor.clone() for tensor in data]
 
 
-def _flat(tensors: Sequence[torch.Tensor]) -> Array:
-    return np.concatenate([np.zeros(0, np.float32), *(tensor.detach().numpy().ravel() for tensor in tensors)])
+def _flat(tensors: list[torch.Tensor]) -> Array:
+    """One vector of all tensors, each let go of as soon as it is in."""
+    flat = np.empty(sum(tensor.numel() for tensor in tensors), np.float32)
+    at = len(flat)
+    while tensors:
+        part = tensors.pop().detach().numpy().ravel()
+        flat[at - part.size : at] = part
+        at -= part.size
+    return flat
 
 
 def _sums(loss: torch.Tensor, sums: Sequence[torch.Tensor], count: int) -> Array:
@@ -157,10 +170,20 @@ def _compare(what: str, name: str, found: Array, want: Array) -> None:
         )
     if found.shape != want.shape:
         raise TraceError(f"{what}: {name} has shape {list(found.shape)} in the plan, {list(want.shape)} in PyTorch")
-    off = float(np.linalg.norm(found.astype(np.float64) - want))
-    scale = float(np.linalg.norm(want.astype(np.float64)))
+    off, scale = _norms(found.ravel(), want.ravel())
     if not off <= _TOLERANCE * scale + 1e-6:
         raise TraceError(
             f"{what}: {name} differs from PyTorch by {off:.3g} of {scale:.3g}, more than {_TOLERANCE:g} of it; "
             "an operator of the model was traced wrongly: please report it with the model"
         )
+
+
+def _norms(found: Array, want: Array) -> tuple[float, float]:
+    """|found - want| and |want| in float64, of which only tiles are in memory."""
+    off = scale = 0.0
+    for at in range(0, len(want), _TILE):
+        tile = want[at : at + _TILE].astype(np.float64)
+        scale += float(np.vdot(tile, tile))
+        tile = found[at : at + _TILE] - tile
+        off += float(np.vdot(tile, tile))
+    return math.sqrt(off), math.sqrt(scale)

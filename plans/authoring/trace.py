@@ -321,8 +321,8 @@ def _listed_parameters(parameters: Mapping[str, torch.Tensor]) -> tuple[Paramete
 
 def _packed(tensors: Mapping[str, torch.Tensor]) -> bytes:
     """Little-endian float32, one tensor after another."""
-    parts = [tensor.detach().cpu().to(torch.float32).numpy().astype("<f4").tobytes() for tensor in tensors.values()]
-    return b"".join(parts)
+    flat = (tensor.detach().cpu().to(torch.float32).contiguous().numpy() for tensor in tensors.values())
+    return b"".join(array.astype("<f4", copy=False).data.cast("B") for array in flat)
 
 
 def _total(shapes: Sequence[tuple[int, ...]]) -> int:

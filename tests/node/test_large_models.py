@@ -9,8 +9,8 @@ from torch import nn
 import plans
 from plans import Field
 from plans.errors import BundleError
+from plans.large_models import is_large
 from protocol.terms import encode_terms
-from python_node.large_models import is_large
 from tests.e2e.world import terms
 
 PEAK_OF_AN_UPDATE = """

@@ -37,6 +37,8 @@ class GraphBuilder:
         self._producer: dict[str, Any] = {}
         self.notes: dict[str, Any] = {}
         """What a lowering wants another to know of a value it made, such as the parts of a pooling gradient."""
+        self.repeated: dict[str, str] = {}
+        """Values [n, rows, columns] made by repeating one matrix, and that matrix."""
         self.scalars: set[str] = set()
         """Values of rank 0, so that rewrites know what broadcasts without changing a shape."""
         self.draws: Iterator[tuple[str, ...]] | None = None

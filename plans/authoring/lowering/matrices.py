@@ -47,13 +47,21 @@ def _untransposed(to: Lowering, name: str) -> tuple[str, bool]:
 @lowers(aten.bmm.default)
 def bmm(to: Lowering, left: Value, right: Value) -> str:
     """Products of matrices, one per leading index."""
-    return to.op("MatMul", left, right)
+    return _products(to, left, right)
+
+
+def _products(to: Lowering, left: Value, right: Value) -> str:
+    """MatMul repeats a matrix for every leading index without copying it; of two such, one stays repeated."""
+    matrix = to.graph.repeated.get(right.name)
+    if matrix is not None:
+        return to.op("MatMul", left, matrix)
+    return to.op("MatMul", to.graph.repeated.get(left.name, left.name), right)
 
 
 @lowers(aten.baddbmm.default)
 def baddbmm(to: Lowering, start: Value, left: Value, right: Value, *, beta: float = 1, alpha: float = 1) -> str:
     """Beta * start + alpha * left @ right, per leading index."""
-    result = to.op("MatMul", left, right)
+    result = _products(to, left, right)
     if alpha != 1:
         result = to.op("Mul", result, to.scalar(alpha))
     if beta == 0:

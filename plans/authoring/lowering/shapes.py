@@ -21,7 +21,7 @@ _END = 2**63 - 1
 @lowers(aten.view.default, aten._unsafe_view.default, aten.reshape.default)  # noqa: SLF001 - PyTorch's name
 def view(to: Lowering, value: Value, dims: Sequence[int | Value]) -> str:
     """The same elements in another shape."""
-    if tuple(dims) == value.shape:
+    if tuple(dims) == value.shape or (value.name in to.graph.repeated and tuple(dims[1:]) == value.shape[1:]):
         return value.name
     return to.reshape(value, dims)
 
@@ -64,7 +64,12 @@ def squeeze(to: Lowering, value: Value, dims: int | Sequence[int]) -> str:
 def expand(to: Lowering, value: Value, dims: Sequence[int | Value], **_implicit: object) -> str:
     """Dimensions of size 1 repeated; -1 leaves a dimension as it is (in ONNX: 1 does)."""
     kept = [1 if isinstance(dim, int) and dim == -1 else dim for dim in dims]
-    return value.name if tuple(kept) == value.shape else to.op("Expand", value, to.sizes(kept))
+    if tuple(kept) == value.shape:
+        return value.name
+    result = to.op("Expand", value, to.sizes(kept))
+    if len(kept) == 3 and value.shape == tuple(kept[1:]):
+        to.graph.repeated[result] = value.name
+    return result
 
 
 @lowers(aten.copy.default)
