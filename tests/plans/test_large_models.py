@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -45,7 +46,7 @@ def test_tracing_and_checking_a_large_model_takes_and_leaves_little_memory():
     done = subprocess.run(
         [sys.executable, "-c", PEAK_OF_A_TRACE], check=True, capture_output=True, text=True, timeout=300
     )
-    peak, held = np.array(eval(done.stdout))
+    peak, held = json.loads(done.stdout)
     assert 2 < peak < 5.7, (peak, held)
     assert held < 1, (peak, held)
 
