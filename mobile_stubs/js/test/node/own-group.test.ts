@@ -23,11 +23,14 @@ const ZEROS = "0".repeat(64);
 const LOCAL = { batch_size: 1, learning_rate: 1 };
 const SIZES = { rounds: 5, cohort_size: 3, min_cohort: 3, min_survivors: 3, cohorts: 2 };
 
+/** A trainer of a plan without parameters of the node's own. */
+const NO_OWN = { local: new Float32Array(0), trained: new Float32Array(0) } as unknown as Trainer;
+
 async function membership(): Promise<Membership> {
   const terms = termsSchema.read({ name: "run", plan: ZEROS, nonce: ZEROS, clip: 1, evaluate: false, local: LOCAL, ...SIZES }, "terms");
   const manifest = { parameter_count: 3, metrics: [] };
-  const plan = { modelLength: 3, digest: ZEROS, manifest, initialModel: () => new Float32Array(3) } as unknown as Plan;
-  return Membership.restore({ run: RUN, author: OWN, terms }, plan, {} as Trainer, OWN, new MemoryStorage());
+  const plan = { modelLength: 3, sharedCount: 3, digest: ZEROS, manifest, initialModel: () => new Float32Array(3) } as unknown as Plan;
+  return Membership.restore({ run: RUN, author: OWN, terms }, plan, NO_OWN, OWN, new MemoryStorage());
 }
 
 async function start(m: Membership, place: Place, attempt = 1): Promise<ServerMessages["round_start"]> {
