@@ -22,7 +22,7 @@ from protocol.secagg.apply import Aggregate, apply_aggregate
 from protocol.secagg.keys import RoundSecrets, close_share_box, mask_key, open_share_box, self_key
 from protocol.secagg.masking import SignedKey, mask_update, unmask_sum
 from protocol.secagg.packing import pack_into, unpack
-from protocol.secagg.prg import TILE, MaskStream
+from protocol.secagg.prg import TILE, MaskStream, by_ctr, by_gcm
 from protocol.secagg.quantise import quantise, signed_sum
 from protocol.secagg.shamir import coefficient_bytes, expected_share, recover_secret, share_secret
 
@@ -63,6 +63,14 @@ def test_mask_stream_seeks_to_the_same_elements(start: int) -> None:
     part = np.empty(64, np.uint32)
     MaskStream(key, start=start).fill(part)
     assert np.array_equal(part, whole[start:])
+
+
+def test_both_forms_of_the_keystream_give_the_same_bytes() -> None:
+    forms = by_ctr(some("forms", 32), 0), by_gcm(some("forms", 32))
+    for length in (16, 4 * TILE, 4, 4 * TILE + 12, 100_000):
+        first, second = (form.update(bytes(length)) for form in forms)
+        assert first == second
+    assert forms[0].update(bytes(16)) != bytes(16)
 
 
 @settings(max_examples=25)
