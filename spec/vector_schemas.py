@@ -215,6 +215,7 @@ INPUTS: dict[str, list[Schema]] = {
             moments=HEX,
         )
     ],
+    "hold-out": [record(examples=COUNT, fraction=NUMBER)],
     "rounds": [
         record(announcement=ANNOUNCEMENT, peers=array(PEER, minItems=3), gone=SET),
         record(announcement=COMBINING_ANNOUNCEMENT, peers=array(DELEGATE, minItems=3), gone=SET),
@@ -250,6 +251,7 @@ OUTPUTS: dict[str, list[Schema]] = {
     "adverts": [record(accepted=const(True))],
     "certificates": [record(survivors=SET, root=HEX32, voters=SET)],
     "apply": [record(**_MODEL, moments=HEX, tail=INTEGERS, tail_digest=HEX32, model_digest=HEX32)],
+    "hold-out": [record(held=ELEMENTS)],
     "rounds": [ROUND],
     "cohorts": COHORT_ANSWERS,
 }

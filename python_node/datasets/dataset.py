@@ -147,8 +147,8 @@ def split(
     """Part examples into training and hold-out; the same length is always parted alike.
 
     The hold-out is the last `fraction` (0 <= fraction < 1) of a permutation seeded with the number of examples,
-    both parts in file order. numpy promises PCG64's raw stream, but not that of `Generator.permutation`: a hold-out
-    that moved with a numpy version would be trained on.
+    both parts in file order, as spec 05 §6 says to every language. numpy promises PCG64's raw stream, but not that
+    of `Generator.permutation`: a hold-out that moved with a numpy version would be trained on.
 
     Raises:
         DatasetError: the fraction is out of range, or one part would be empty.

@@ -10,6 +10,7 @@ from spec.reference import (
     apply,
     certificate,
     envelopes,
+    hold_out,
     keys,
     messages,
     packing,
@@ -248,3 +249,8 @@ def judge_certificate(g: Json) -> Json:
 @operation("envelopes")
 def open_envelope(g: Json) -> Json:
     return dict(envelopes.open_envelope(raw(g["bytes"]), g["payload_type"]))
+
+
+@operation("hold-out")
+def hold_out_examples(g: Json) -> Json:
+    return {"held": hold_out.held_examples(g["examples"], g["fraction"])}

@@ -162,13 +162,18 @@ def test_random_tables_come_out_alike_or_are_refused_by_both(loaded, tmp_path):
     assert 50 < taken < 350
 
 
-def test_a_hold_out_has_the_size_it_has_in_the_python_node(loaded, tmp_path):
-    np.savez(tmp_path / "data.npz", x=np.arange(37, dtype="f4"))
-    (found,) = loaded([(tmp_path / "data.npz", {"holdOut": 0.2})])
-    dataset = load_dataset("data", tmp_path / "data.npz", holdout_fraction=0.2)
-    assert found["heldOut"] == dataset.holdout_examples
-    values = np.frombuffer(bytes.fromhex(found["fields"]["x"]["data"]), dtype="f4")
-    assert sorted(values) == list(range(37))
+def test_a_hold_out_has_the_examples_it_has_in_the_python_node(loaded, tmp_path):
+    sizes = [(37, 0.2), (45, 0.5), (300, 0.31), (5000, 0.123)]
+    for count, _ in sizes:
+        rows = np.arange(3 * count, dtype="f4").reshape(count, 3)
+        np.savez(tmp_path / f"{count}.npz", x=rows, label=np.arange(count))
+    every = loaded([(tmp_path / f"{count}.npz", {"holdOut": fraction}) for count, fraction in sizes])
+    for (count, fraction), found in zip(sizes, every, strict=True):
+        dataset = load_dataset("data", tmp_path / f"{count}.npz", holdout_fraction=fraction)
+        assert found["heldOut"] == dataset.holdout_examples
+        assert dataset.holdout is not None
+        arrays = {name: np.concatenate([dataset.arrays[name], dataset.holdout[name]]) for name in dataset.arrays}
+        assert same(found, arrays)
 
 
 def png(pixels):

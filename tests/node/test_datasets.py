@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,9 @@ from hypothesis import strategies as st
 from python_node.datasets import ColumnGroup, Dataset, load_dataset, load_datasets_file
 from python_node.datasets.dataset import split
 from python_node.errors import DatasetError, OwnerFileError
+
+VECTORS = Path(__file__).parents[2] / "spec" / "vectors"
+HOLD_OUTS = json.loads((VECTORS / "hold-out.json").read_text())["cases"]
 
 
 def save_npz(path: Path, **arrays: np.ndarray) -> Path:
@@ -75,14 +80,16 @@ def test_hold_out_parts_every_example_once_and_alike_every_time(count: int, frac
     np.testing.assert_array_equal(again["x"], holdout["x"])
 
 
-def test_hold_out_is_not_the_tail_of_the_file_and_never_moves() -> None:
-    _, holdout = split({"x": np.arange(20)}, 0.25, where="d")
-    assert holdout is not None
-    # written down once: a hold-out that moves between versions would be trained on
-    assert holdout["x"].tolist() == HELD_OF_TWENTY
-
-
-HELD_OF_TWENTY = [7, 8, 10, 15, 16]
+@pytest.mark.parametrize("case", HOLD_OUTS, ids=lambda case: case["id"])
+def test_hold_out_takes_the_examples_of_the_specification(case: dict[str, Any]) -> None:
+    examples, fraction = case["input"]["examples"], case["input"]["fraction"]
+    arrays = {"x": np.arange(examples)}
+    if case["result"] == "invalid":
+        with pytest.raises(DatasetError):
+            split(arrays, fraction, where="d")
+        return
+    _, holdout = split(arrays, fraction, where="d")
+    assert ([] if holdout is None else holdout["x"].tolist()) == case["output"]["held"]
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])

@@ -1,5 +1,7 @@
 /** One operation per vector file: JSON in, JSON out (spec/peer-under-test.md). */
 
+import { parted } from "../datasets/hold-out.js";
+import { UnusableDataError } from "../node/errors.js";
 import { bitsOf, indexesOf } from "../protocol/bits.js";
 import { fromHex, toHex } from "../protocol/bytes.js";
 import { agree, agreementKey, sha256 } from "../protocol/crypto.js";
@@ -51,6 +53,7 @@ export const OPERATIONS: Readonly<Record<string, (given: Json) => Promise<Json>>
   adverts: acceptAdvert,
   certificates: judgeCertificate,
   apply: applySums,
+  "hold-out": async (g) => holdOutExamples(g),
   cohorts: answerQuestion,
   rounds: playRound,
 };
@@ -240,4 +243,13 @@ async function applySums(g: Json): Promise<Json> {
     tail_digest: toHex(await sha256(tailBytes(aggregate, length))),
     model_digest: await modelDigest(next),
   };
+}
+
+function holdOutExamples(g: Json): Json {
+  try {
+    return { held: [...parted(g.examples, g.fraction, "the case").held] };
+  } catch (error) {
+    if (!(error instanceof UnusableDataError)) throw error;
+    return refuse(error.message);
+  }
 }
