@@ -34,7 +34,7 @@ async function begin({ url, author, raw, hang, device, own, stops }) {
   } catch ({ name, code, message }) {
     return { error: name, code, message };
   }
-  for (const name of ["joined", "waiting", "round", "result", "ended", "error"]) {
+  for (const name of ["joined", "ready", "waiting", "round", "group", "result", "fetched", "ended", "error"]) {
     node.on(name, (event) => window.say(name, event));
   }
   const hex = ({ buffer }) => Array.from(new Uint8Array(buffer), (byte) => byte.toString(16).padStart(2, "0")).join("");
