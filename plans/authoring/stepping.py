@@ -149,8 +149,8 @@ def _adam(
     first, second, steps = state[:count], state[count : 2 * count], state[2 * count] + 1
     beta1, beta2 = optimizer.betas
     # Kingma and Ba (2015), algorithm 1, arranged as torch.optim.Adam does
-    step_size = lr / (1 - torch.pow(beta1, steps))
-    root_correction = torch.sqrt(1 - torch.pow(beta2, steps))
+    step_size = lr / _share_seen(beta1, steps)
+    root_correction = torch.sqrt(_share_seen(beta2, steps))
     after, moments, squares = [], [], []
     for p, g, m, v in zip(parameters, gradients, first, second, strict=True):
         start = p * (1 - lr * optimizer.weight_decay) if optimizer.decoupled and optimizer.weight_decay else p
@@ -161,3 +161,12 @@ def _adam(
         moments.append(moment)
         squares.append(square)
     return after, [*moments, *squares, steps]
+
+
+def _share_seen(beta: float, steps: Tensor) -> Tensor:
+    """1 - beta^steps, the share of what was seen in a running mean that began at zero.
+
+    By tanh, to float32's last digits: 1 - 0.999 itself has five in float32, and PyTorch computes it in float64.
+    """
+    half = torch.tanh(steps * (-math.log(beta) / 2)) if beta else torch.ones_like(steps)
+    return 2 * half / (1 + half)
