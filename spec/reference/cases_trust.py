@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from spec.reference.cases_curve import curve_cases
 from spec.reference.codec import H, bits
+from spec.reference.curve import ORDER
 from spec.reference.judge import bad, good
 from spec.reference.messages import decode, encode
 from spec.reference.ops import context_of
@@ -13,9 +15,6 @@ from spec.reference.samples import Sampled, sampled
 from spec.reference.signatures import sign, sign_bytes
 
 __all__ = ["trust_files"]
-
-ORDER = 2**252 + 27742317777372353535851937790883648493
-"""Order of the Ed25519 base point."""
 
 
 def _flip(data: bytes, at: int) -> bytes:
@@ -73,6 +72,7 @@ def signature_cases() -> Case:
     moved = given(sum_, sum_[2]) | {"t3": H(b"other").hex()}
     cases.append(bad("signatures", "sum-other-t3", "a sum over other survivors", moved, "signature"))
     cases.append(_relabelled(sample))
+    cases += curve_cases(sample)
     return vector_file("signatures", "07 §3", "Signed messages held against an identity, T0 and (SUM) T3", cases)
 
 

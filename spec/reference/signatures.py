@@ -6,6 +6,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from spec.reference.codec import H, bits, u16
+from spec.reference.curve import is_canonical, is_small
 from spec.reference.messages import SIGNED, Decoded, encode
 from spec.reference.refused import Refused
 
@@ -50,7 +51,10 @@ def sign_sum(message: Decoded, seed: bytes, t0: bytes, t3: bytes) -> Decoded:
 
 
 def verify(identity: bytes, signature: bytes, covered: bytes) -> None:
+    """The rule of spec 02 §1: OpenSSL compares R byte for byte, but takes small orders and second encodings."""
     try:
         Ed25519PublicKey.from_public_bytes(identity).verify(signature, covered)
     except (InvalidSignature, ValueError):
         raise Refused("signature", "07 §3", f"not signed by {identity.hex()[:8]}") from None
+    if not is_canonical(identity) or is_small(identity) or is_small(signature[:32]):
+        raise Refused("signature", "02 §1", "a key or R of small order, or a second encoding of a key")

@@ -5,7 +5,7 @@
  * public half is known.
  */
 
-import { type Bytes, concat, fromBase64, fromHex } from "./bytes.js";
+import { type Bytes, concat, fromBase64, fromHex, toHex } from "./bytes.js";
 import { ProtocolError, SignatureError } from "./errors.js";
 
 /** Raw private keys travel in the fixed PKCS #8 wrapping of RFC 8410. */
@@ -67,9 +67,22 @@ export async function sign(key: CryptoKey, message: Bytes): Promise<Bytes> {
   return new Uint8Array(await subtle().sign("Ed25519", key, message));
 }
 
-/** Whether an Ed25519 signature by the 32-byte `publicKey` verifies (RFC 8032 §5.1.7). */
+/**
+ * Points of small order and second encodings, as hexadecimal without the sign bit: 0, 1, the two y of order eight, p - 1 and all
+ * from p on. Platforms disagree about them, so that they are refused before one is asked.
+ */
+const WEAK_POINT =
+  /^(0[01](00){31}|26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05|c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a|(e[c-f]|f.)(ff){30}7f)$/;
+
+function isWeak(point: Bytes): boolean {
+  const y = point.slice();
+  y[31] = (y[31] as number) & 0x7f;
+  return WEAK_POINT.test(toHex(y));
+}
+
+/** Whether an Ed25519 signature by the 32-byte `publicKey` verifies (spec 02 §1). */
 export async function verifySignature(publicKey: Bytes, message: Bytes, signature: Bytes): Promise<boolean> {
-  if (signature.length !== 64) return false;
+  if (signature.length !== 64 || isWeak(publicKey) || isWeak(signature.subarray(0, 32))) return false;
   try {
     return await subtle().verify("Ed25519", await verifyKey(publicKey), signature, message);
   } catch {
