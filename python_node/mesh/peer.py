@@ -202,7 +202,7 @@ class Peer:
         if current is not None:
             if document.nonce == current.remote_nonce:
                 return  # It was sent once more, and is being answered.
-            if current.role == "offerer" and not self._polite:
+            if current.role == "offerer" and current.remote_nonce is None and not self._polite:
                 # Glare: our offer stands, theirs is dropped by both sides. It is sent once more, since whoever
                 # offers may be a new process that took the place of the one our offer went to.
                 try:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
+
 from plans import Plan
 from protocol.identity import Identity, PeerId
 from protocol.signaling import RunStatus
@@ -39,6 +41,16 @@ DEADLINES = Deadlines(
     unmask_ms=3_000,
     sum_ms=3_000,
 )
+UNHURRIED = msgspec.structs.replace(
+    DEADLINES,
+    advertise_ms=20_000,
+    share_ms=20_000,
+    commit_ms=20_000,
+    consistency_ms=20_000,
+    unmask_ms=20_000,
+    sum_ms=20_000,
+)
+"""For tests in which a leader that is only slow, since the machine is busy, must not be replaced."""
 WITHIN_S = 120.0
 
 

@@ -7,21 +7,16 @@ import os
 import subprocess
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from examples.digits import build_plan
 from spec.reference import output
 from spec.reference.requests import requests_of
-from tests.e2e.world import DEADLINES, TIMING, World, finished
+from tests.e2e.world import TIMING, UNHURRIED, World, finished
 from tests.js.leaders import Leaders, terms_led_by
 from tests.js.process import SCRIPTS, JsPeer, owned_examples
 
 VECTORS = Path(output.__file__).resolve().parents[1] / "vectors"
-
-STAGES = ("advertise", "share", "commit", "consistency", "unmask", "sum")
-UNHURRIED = msgspec.structs.replace(DEADLINES, **{f"{stage}_ms": 20_000 for stage in STAGES})
-"""A leader that is only slow, since the machine is busy, must not be replaced."""
 
 pytestmark = pytest.mark.skipif(
     not Path("/usr/bin/chromium").exists() and not os.environ.get("CI"),
@@ -156,6 +151,17 @@ async def test_a_page_that_lacks_something_says_so_by_name_and_others_are_not_di
     await tabs.until("result", tab="good", round=2)
     assert (await finished(author, status.run)).state == "finished"
     assert [event.fields for host in hosts for event in host.diary.of("round_failed")] == []
+
+
+async def test_a_channel_that_is_open_before_its_answer_is_said_to_be_taken_is_a_link_at_once(patient, plan, start):
+    """Of two such tabs one offers, whichever it is."""
+    (host,) = await patient.nodes(1)
+    tabs = await start.tabs("one", "two", one={"page": "late-answers"}, two={"page": "late-answers"})
+    author = await patient.author()
+    status = await patient.publish(author, plan, rounds=1, cohort_size=3, deadlines=UNHURRIED)
+    ended = await host.diary.until("round_completed", "round_failed", run=status.run)
+    assert (ended.kind, ended.fields.get("survivors")) == ("round_completed", 3)
+    assert tabs.of("pageerror") == []
 
 
 async def test_a_tab_works_only_while_its_owners_device_rules_allow_it(patient, plan, start):

@@ -442,3 +442,28 @@ async def test_an_offer_that_comes_once_more_is_answered_once(network, at):
     assert [len(r.linked) for r in results] == [1, 1], [r.failed for r in results]
     assert len([signal for signal in network.signals if signal[2] == "answer"]) == 1
     assert network.meshes[high]._peers[low]._attempt is None
+
+
+async def test_a_side_that_gave_up_what_it_had_answered_is_answered_at_once(network):
+    """An offer that follows an answer does not cross: the impolite side has no reason to insist on its own."""
+    low, high = network.pair()
+    kept = []
+
+    def tamper(_me, _to, kind, payload):
+        if kind == "answer" and not kept:
+            kept.append(payload)
+            peer = network.meshes[high]._peers[low]
+            peer._settle(peer._attempt, LinkError("the connection is failed"))
+        return payload
+
+    network.tamper = tamper
+    results = await network.connect_all()
+
+    assert kept
+    assert [len(r.linked) for r in results] == [1, 1], [r.failed for r in results]
+    assert [(s[0], s[2]) for s in network.signals] == [
+        (low, "offer"),
+        (high, "answer"),
+        (high, "offer"),
+        (low, "answer"),
+    ]

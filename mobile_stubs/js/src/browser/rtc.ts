@@ -9,6 +9,7 @@ import { fingerprintIn, onlySha256 } from "../protocol/link/negotiation.js";
 const LABEL = "peerplan/1";
 /** How long gathering may take before what was found is sent. */
 const GATHER_MS = 2_000;
+/** What a side accepts that announces nothing (RFC 8841 §6), and no frame is larger. */
 const USUAL_MESSAGE_BYTES = 65_536;
 
 /**
@@ -43,6 +44,8 @@ class Connection implements RtcConnection {
   private readonly pc: RTCPeerConnection;
   private readonly channel: RTCDataChannel;
   private isOver = false;
+  /** Kept here since a channel may be open before the browser says that it took the description in which it is. */
+  private remoteSdp = "";
 
   constructor(
     certificate: RTCCertificate,
@@ -89,11 +92,12 @@ class Connection implements RtcConnection {
 
   /** A page does not see the live certificate; the browser has refused any but the described one (spec 04 §4). */
   remoteFingerprint(): string {
-    return fingerprintIn(this.pc.remoteDescription?.sdp ?? "");
+    return fingerprintIn(this.remoteSdp);
   }
 
   get maxMessageBytes(): number {
-    return this.pc.sctp?.maxMessageSize ?? USUAL_MESSAGE_BYTES;
+    const [, announced] = /^a=max-message-size:(\d+)\r?$/m.exec(this.remoteSdp) ?? [];
+    return Number(announced ?? 0) || USUAL_MESSAGE_BYTES; // 0 stands for any size
   }
 
   get bufferedBytes(): number {
@@ -128,6 +132,7 @@ class Connection implements RtcConnection {
   }
 
   private async setRemote(sdp: string, type: RTCSdpType): Promise<void> {
+    this.remoteSdp = sdp;
     try {
       await this.pc.setRemoteDescription({ type, sdp });
     } catch (error) {

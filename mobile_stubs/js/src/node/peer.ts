@@ -2,8 +2,8 @@
  * Everything about one other peer: the attempt at a link, the link, and the wish to keep one (spec 04 §3).
  *
  * Perfect negotiation without rollback: the peer with the lower id is the impolite one and offers first; the other is
- * polite, offers after a grace period, and drops its own offer when one comes. An attempt that does not end in a link
- * is thrown away, and a link is replaced only after its successor said HELLO.
+ * polite, offers after a grace period, and drops its own offer when one comes. An offer may come more than once. An
+ * attempt that does not end in a link is thrown away, and a link is replaced only after its successor said HELLO.
  */
 
 import { type Bytes, short, toHex } from "../protocol/bytes.js";
@@ -43,6 +43,8 @@ interface Attempt {
   readonly timer: ReturnType<typeof setTimeout>;
   readonly settled: Promise<void>;
   readonly settle: () => void;
+  /** The description offered; null before there is one. */
+  offer: string | null;
   remoteNonce: string | null;
   link: Link | null;
   isOver: boolean;
@@ -64,6 +66,11 @@ export class Peer {
     readonly id: PeerId,
     private readonly context: PeerContext,
   ) {}
+
+  /** Of two that offer at once, this one gives way. */
+  private get isPolite(): boolean {
+    return this.context.identity.peerId > this.id;
+  }
 
   /** Whether nothing is here, under way or wanted, so that the peer can be forgotten. */
   get isIdle(): boolean {
@@ -133,7 +140,7 @@ export class Peer {
 
   private async keep(): Promise<void> {
     const giveUp = performance.now() + RECONNECT_FOR_MS;
-    let wait = this.context.identity.peerId > this.id ? OFFER_GRACE_MS : 0;
+    let wait = this.isPolite ? OFFER_GRACE_MS : 0;
     for (let failures = 0; this.isWanted && this.link === null && performance.now() < giveUp; failures++) {
       await this.pause(wait);
       if (this.attempt === null && this.link === null && this.isWanted) await this.offer();
@@ -154,8 +161,18 @@ export class Peer {
     const attempt = this.tryBegin("offerer");
     if (attempt === null) return;
     try {
-      const body = await attempt.rtc.createOffer();
-      if (!attempt.isOver) await this.send("offer", attempt, body);
+      attempt.offer = await unlessOver(attempt, attempt.rtc.createOffer());
+    } catch (error) {
+      this.settle(attempt, new LinkError(`${this.what("offer")}: ${String(error)}`));
+    }
+    await this.sendOffer(attempt);
+  }
+
+  /** Send an offer that is made, while it has no answer. */
+  private async sendOffer(attempt: Attempt): Promise<void> {
+    if (attempt.isOver || attempt.offer === null || attempt.remoteNonce !== null) return;
+    try {
+      await this.send("offer", attempt, attempt.offer);
     } catch (error) {
       this.settle(attempt, new LinkError(`${this.what("offer")}: ${String(error)}`));
     }
@@ -169,17 +186,23 @@ export class Peer {
 
   private async takeOffer(document: Negotiation): Promise<void> {
     const current = this.attempt;
+    const isKnown = [current?.remoteNonce, this.link?.view.remoteNonce].includes(document.nonce);
+    if (isKnown) return; // sent once more: it is being answered, or led to the link that is open
     if (current !== null) {
-      const isPolite = this.context.identity.peerId > this.id;
-      if (current.role === "offerer" && !isPolite) return; // glare: our offer stands, both sides drop theirs
+      if (current.role === "offerer" && current.remoteNonce === null && !this.isPolite) {
+        // glare: our offer stands, theirs is dropped by both sides. Ours goes once more, since whoever offers may be a
+        // new process that took the place of the one it went to
+        await this.sendOffer(current);
+        return;
+      }
       this.settle(current, new LinkError(`${this.what("offer")}: the other side offered anew`));
     }
     const attempt = this.tryBegin("answerer");
     if (attempt === null) return;
     attempt.remoteNonce = document.nonce;
     try {
-      const body = await attempt.rtc.acceptOffer(document.body);
-      if (!attempt.isOver) await this.send("answer", attempt, body);
+      const body = await unlessOver(attempt, attempt.rtc.acceptOffer(document.body));
+      if (body !== null && !attempt.isOver) await this.send("answer", attempt, body);
     } catch (error) {
       this.settle(attempt, new LinkError(`${this.what("offer")}: ${String(error)}`));
     }
@@ -192,7 +215,7 @@ export class Peer {
     }
     attempt.remoteNonce = document.nonce;
     try {
-      await attempt.rtc.acceptAnswer(document.body);
+      await unlessOver(attempt, attempt.rtc.acceptAnswer(document.body));
     } catch (error) {
       this.settle(attempt, new LinkError(`${this.what("answer")}: ${String(error)}`));
     }
@@ -202,7 +225,7 @@ export class Peer {
     const { attempt } = this;
     if (attempt === null || attempt.remoteNonce !== document.nonce) return; // for an attempt that is over
     try {
-      await attempt.rtc.addCandidate(document.body);
+      await unlessOver(attempt, attempt.rtc.addCandidate(document.body));
     } catch (error) {
       this.settle(attempt, new LinkError(`${this.what("candidate")}: ${String(error)}`));
     }
@@ -222,7 +245,10 @@ export class Peer {
     const { rtc, iceServers } = this.context;
     const events = {
       onOpen: () => void this.opened(attempt),
-      onData: (frame: Bytes) => attempt.link?.receive(frame),
+      onData: (frame: Bytes) => {
+        if (attempt.link === null) void this.opened(attempt); // a platform may tell of that after what came over it
+        attempt.link?.receive(frame);
+      },
       onWritable: () => attempt.link?.writable(),
       onClosed: (reason: string) => {
         if (attempt.link !== null) attempt.link.channelEnded(reason);
@@ -238,6 +264,7 @@ export class Peer {
       timer: setTimeout(late, LINK_TIMEOUT_MS),
       settled: settled.promise,
       settle: settled.fire,
+      offer: null,
       remoteNonce: null,
       link: null,
       isOver: false,
@@ -329,6 +356,11 @@ export class Peer {
   private what(step: string): string {
     return `${step} between ${short(this.context.identity.peerId)} and ${short(this.id)}`;
   }
+}
+
+/** What a step of a connection gives; null if its attempt is over before: of a step amid which it is closed a browser never tells. */
+function unlessOver<T>(attempt: Attempt, step: Promise<T>): Promise<T | null> {
+  return Promise.race([step, attempt.settled.then(() => null)]);
 }
 
 function newSignal(): { readonly promise: Promise<void>; readonly fire: () => void } {
