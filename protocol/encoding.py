@@ -107,10 +107,11 @@ class Writer:
 class Reader:
     """Read what `Writer` wrote; every length is checked before it is taken."""
 
-    def __init__(self, data: bytes | memoryview, *, what: str) -> None:
+    def __init__(self, data: bytes | memoryview, *, what: str, start: int = 0) -> None:
+        """Read from byte `start` on; `what` names the document in errors."""
         self._data = memoryview(data)
         self._end = len(self._data)
-        self._at = 0
+        self._at = start
         self._what = what
 
     @property

@@ -303,7 +303,7 @@ class RoundMachine:
             case Chunk():
                 self._collecting.keep_chunk(received)
             case Sum():
-                self._summing.keep(received)
+                self._summing.keep(received, made_here=via == self.own_index)
 
     def _keep_forwarded(self, raw: bytes, via: int) -> None:
         inner = self._state.post.codec.decode(raw, bulk=False)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from protocol.identity import Identity
 from protocol.round.actions import Action, Misbehaviour, Persist, Send
-from protocol.round.messages import BULK_TYPES, Chunk, Codec, Message, Received
+from protocol.round.codec import Codec
+from protocol.round.messages import BULK_TYPES, Chunk, Message, Received
 from protocol.secagg.parameters import RoundParameters
 
 __all__ = ["Link", "Post"]

@@ -43,8 +43,11 @@ class Summing:
         self._rescues: dict[int, int] = {}
         self._lost: frozenset[int] = frozenset()
 
-    def keep(self, received: Received) -> None:
+    def keep(self, received: Received, *, made_here: bool = False) -> None:
         """Check a sum and keep it; a few of each peer wait for the certificate or for word that it owns the chunk.
+
+        Only `made_here` says that this peer has just signed it: others pass on anybody's sums, and may forge one in
+        this peer's name.
 
         Raises:
             ProtocolError: of wrong length, wrongly signed, or too many wait.
@@ -62,8 +65,8 @@ class Summing:
         known = self._sums.get(total.chunk)
         if known is not None and known.message == total:
             return
-        # its own sum too: another peer may pass on anybody's sums, and forge one in this peer's name
-        self._check(received.sender, total)
+        if not made_here:
+            self._check(received.sender, total)
         if known is None:
             self._accept(total.chunk, received)
         elif _sum(known).payload != total.payload:

@@ -73,7 +73,7 @@ class Views:
             not state.is_live(self.leader) or state.now >= self.leader_deadline or self.view in self._deposed
         ):
             self._next()
-        ahead = sum(view > self.view for view in self._statuses.values())
+        ahead = sum(view > self.view for view in self._statuses.values()) if self._statuses else 0
         if ahead >= state.parameters.size - state.parameters.threshold + 1:
             self._next()
 

@@ -124,7 +124,7 @@ class RoundParameters:
         if not 3 <= self.multiplicity < 1 << 31:
             raise TermsError(f"round: a group sums over 3 peers or more, got {self.multiplicity}")
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Peers in the cohort: n."""
         return len(self.cohort)

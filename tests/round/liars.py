@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from protocol.round.codec import Codec
 from protocol.round.messages import (
     Ack,
     Advert,
     Assign,
     Certificate,
     Chunk,
-    Codec,
     Commit,
     Decide,
     Forward,

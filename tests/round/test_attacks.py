@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from protocol.errors import TermsError
+from protocol.round.codec import Codec
 from protocol.round.errors import MessageError
 from protocol.round.machine import Stage
 from protocol.round.messages import (
@@ -16,7 +17,6 @@ from protocol.round.messages import (
     Assign,
     Certificate,
     Chunk,
-    Codec,
     Commit,
     Decide,
     Forward,

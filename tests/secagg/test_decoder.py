@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.errors import ProtocolError
-from protocol.round.messages import Codec
+from protocol.round.codec import Codec
 from tests.round.network import Network
 
 NETWORK = Network(5)

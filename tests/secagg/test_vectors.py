@@ -12,8 +12,8 @@ import pytest
 
 from protocol.errors import ProtocolError
 from protocol.identity import PeerId
+from protocol.round.codec import Codec
 from protocol.round.jobs import tail_bytes
-from protocol.round.messages import Codec
 from protocol.secagg.apply import Aggregate, apply_aggregate, model_digest
 from protocol.secagg.keys import (
     agree,
