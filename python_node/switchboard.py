@@ -13,7 +13,7 @@ from protocol.errors import LinkError, ProtocolError
 from protocol.identity import Identity, PeerId, short
 from protocol.link import MessageKind, NegotiationKind, Payload
 from protocol.sealing import SealingKey, seal
-from protocol.signaling import Introduced, Member, Relayed, check_sealing_key
+from protocol.signaling import Introduced, Member, Relayed, check_sealing_key, codes
 from python_node.mesh import IceServer, Mesh, MeshConfig
 from python_node.models import ModelExchange
 from python_node.signaling_events import RelayFailed, SessionEvent
@@ -119,7 +119,11 @@ class Switchboard:
                     _log.warning("introduction refused", peer=short(member.peer), reason=str(error))
             case RelayFailed(to=to, code=code):
                 _log.info("relay failed", peer=short(to), code=code)
-                self._on_unreachable(PeerId(to))
+                self.mesh.undelivered(PeerId(to))
+                if code == codes.PEER_OFFLINE:
+                    # "not-in-cohort" only says that a newer cohort was named: the peer may be there, and the mesh
+                    # tries again by that one.
+                    self._on_unreachable(PeerId(to))
             case _:
                 pass
 

@@ -177,6 +177,12 @@ class Mesh:
                 raise LinkError(f"link {kind} from {short(from_peer)}: no attempt of {self!r} waits for it")
         self._peer(from_peer).signal(document)
 
+    def undelivered(self, peer: PeerId) -> None:
+        """Signaling could not bring a peer what this node sent it: do not wait for an answer."""
+        found = self._peers.get(peer)
+        if found is not None:
+            found.undelivered()
+
     def send(self, peer: PeerId, kind: MessageKind, payload: Payload, *, priority: int | None = None) -> None:
         """Queue one message; the payload must not change until `drain`.
 

@@ -111,6 +111,12 @@ class Peer:
         self._waiting_signals += 1
         self._context.spawn(self._handle(document))
 
+    def undelivered(self) -> None:
+        """Signaling could not bring our offer: do not wait for an answer to it."""
+        attempt = self._attempt
+        if attempt is not None and attempt.remote_nonce is None:
+            self._settle(attempt, LinkError(f"{self._what('offer')}: signaling cannot reach the peer now"))
+
     def tick(self, now: float) -> None:
         """Look after the liveness of what is there."""
         for link in (self.link, self._attempt.link if self._attempt else None):

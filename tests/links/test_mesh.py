@@ -467,3 +467,19 @@ async def test_a_side_that_gave_up_what_it_had_answered_is_answered_at_once(netw
         (high, "offer"),
         (low, "answer"),
     ]
+
+
+async def test_an_offer_that_signaling_could_not_deliver_is_made_anew_at_once(network):
+    low, high = network.pair()
+
+    def tamper(me, to, kind, payload):
+        if len(network.signals) > 1:
+            return payload
+        asyncio.get_running_loop().call_soon(network.meshes[me].undelivered, to)
+        return None
+
+    network.tamper = tamper
+    result = await network.meshes[low].connect([high], timeout_s=12)  # an offer without an answer waits 15 s
+
+    assert result.linked == {high}
+    assert [(s[0], s[2]) for s in network.signals] == [(low, "offer"), (low, "offer"), (high, "answer")]

@@ -110,7 +110,8 @@ export class Switchboard {
       await this.guarded(event.peer.peer, () => this.route(event.via, [event.peer]));
     } else if (event.type === "relay_failed") {
       this.mesh.undelivered(event.to);
-      this.events.onUnreachable(event.to);
+      // "not-in-cohort" only says that a newer cohort was named: the peer may be there, and the mesh tries again by that
+      if (event.code === "peer-offline") this.events.onUnreachable(event.to);
     }
   }
 
