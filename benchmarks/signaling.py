@@ -21,6 +21,7 @@ from pathlib import Path
 import structlog
 
 from benchmarks.measure import machine, summary
+from benchmarks.resident import memory
 from protocol.encoding import Hex64, decode_json, digest_of
 from protocol.envelope import PLAN_TYPE, RUN_TYPE, Envelope, seal_envelope
 from protocol.identity import Identity
@@ -52,13 +53,6 @@ def fields() -> tuple[DataField, ...]:
     return (DataField(name="x", dtype="float32", shape=(4,)),)
 
 
-def rss_mib(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"process {pid} has no VmRSS")
-
-
 def cpu_s(pid: int) -> float:
     parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(parts[11]) + int(parts[12])) / os.sysconf("SC_CLK_TCK")
@@ -81,7 +75,7 @@ async def reachable(url: str) -> None:
 
 async def idle(url: str, pid: int, count: int) -> dict[str, object]:
     """Connect `count` peers at most 50 at a time, then watch the server do nothing."""
-    before_mib, before_s = rss_mib(pid), cpu_s(pid)
+    before_mib, before_s = memory(pid, "VmRSS") / 1024**2, cpu_s(pid)
     began = time.perf_counter()
     gate = asyncio.Semaphore(50)
 
@@ -93,7 +87,7 @@ async def idle(url: str, pid: int, count: int) -> dict[str, object]:
     opened = await asyncio.gather(*(one() for _ in range(count)))
     took_s = time.perf_counter() - began
     connect_cpu_s = cpu_s(pid) - before_s
-    after_mib = rss_mib(pid)
+    after_mib = memory(pid, "VmRSS") / 1024**2
     idle_from_s, window_s = cpu_s(pid), 20.0
     await asyncio.sleep(window_s)  # the thing measured is doing nothing for this long
     idle_cpu_s = cpu_s(pid) - idle_from_s

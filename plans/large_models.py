@@ -7,14 +7,10 @@ import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from tempfile import TemporaryFile
-from typing import Any
-
-import numpy as np
 
 from protocol.manifest import PlanManifest
 
-__all__ = ["give_memory_back", "giving_memory_back", "is_large", "put_aside"]
+__all__ = ["give_memory_back", "giving_memory_back", "is_large"]
 
 _LARGE_BYTES = 16 << 20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -51,19 +47,6 @@ def giving_memory_back() -> Iterator[None]:
     finally:
         _ask_glibc("mallopt", _M_MMAP_THRESHOLD, _USUAL_MOST)
         _ask_glibc("mallopt", _M_TRIM_THRESHOLD, 2 * _USUAL_MOST)
-
-
-def put_aside(vector: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The same numbers, to be read later; above 16 MiB they wait in a temporary file instead of in memory.
-
-    The file has no name that others could open (POSIX), and goes with the result.
-    """
-    if vector.nbytes <= _LARGE_BYTES:
-        return vector
-    with TemporaryFile() as file:
-        file.write(vector.data)
-        file.flush()
-        return np.memmap(file, vector.dtype, mode="r", shape=vector.shape)
 
 
 def _ask_glibc(function: str, *arguments: int) -> None:

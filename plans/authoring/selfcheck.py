@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from plans.authoring.capture import unfused
-from plans.authoring.explaining import explained
-from plans.authoring.randomness import Draws
+from plans.authoring.eager import by_pytorch
 from plans.checking import check_examples
 from plans.errors import ExecutionError, TraceError, UnusableDataError
-from plans.execute import Executor
-from plans.large_models import giving_memory_back, is_large, put_aside
+from plans.large_models import giving_memory_back, is_large
+from plans.stored import Stored
+from plans.trial import Trial, run_apart, run_here
 
 if TYPE_CHECKING:
     from plans.authoring.assembly import Layout
@@ -42,22 +42,43 @@ def check_against_pytorch(
     Optimizer state starts at random positive values instead of zero: Adam divides by it, and from zero it would make
     the rounding noise of a gradient that is zero as large as any step.
 
+    Of a large model vectors wait in files of a temporary folder, and the plan runs in a process of its own.
+
     Raises:
         TraceError: they differ, PyTorch or ONNX Runtime fails, or `data` does not fit; says by how much and where.
     """
     examples = _random(plan) if data is None else {name: np.asarray(value) for name, value in data.items()}
     what = "self-check with random data" if data is None else "self-check"
-    generator = np.random.Generator(np.random.Philox(_SEED))
-    state = generator.random(plan.manifest.optimizer_count, np.float32)
-    state += 0.5
+    rate = plan.manifest.training.learning_rate if plan.manifest.training is not None else 0.1
     try:
-        count = check_examples(plan.manifest, examples, plan.manifest.data_fields)
-        with giving_memory_back() if is_large(plan.manifest) else nullcontext():
-            expected = _eager(subject, layout, examples, state, plan, draws)
-            for name, found in _by_plan(plan, examples, state, count):
+        check_examples(plan.manifest, examples, plan.manifest.data_fields)
+        with ExitStack() as stack:
+            folder = None
+            if is_large(plan.manifest):
+                stack.enter_context(giving_memory_back())
+                folder = Path(stack.enter_context(TemporaryDirectory(prefix="peerplan-check-")))
+            trial = Trial(examples, _state(plan.manifest.optimizer_count, folder), rate, _SEED)
+            room = lambda name, size: _room(folder, f"expected-{name}", size)  # noqa: E731
+            expected = by_pytorch(subject, layout, plan, trial, room, draws=draws)
+            results = run_here(plan, trial) if folder is None else run_apart(plan, trial, folder)
+            for name, found in results:
                 _compare(what, name, found, expected.pop(name))
     except (UnusableDataError, ExecutionError) as error:
         raise TraceError(f"{what}: {error}") from error
+    except OSError as error:
+        raise TraceError(f"{what}: files of a large model's vectors, in {gettempdir()}: {error}") from error
+
+
+def _room(folder: Path | None, name: str, size: int) -> Array | Stored:
+    """A new vector, in memory or in a file."""
+    return np.empty(size, np.float32) if folder is None else Stored(folder / name, size)
+
+
+def _state(size: int, folder: Path | None) -> Array | Stored:
+    state, generator = _room(folder, "state", size), np.random.Generator(np.random.Philox(_SEED))
+    for at in range(0, size, _TILE):
+        state[at : at + _TILE] = generator.random(min(_TILE, size - at), np.float32) + np.float32(0.5)
+    return state
 
 
 def _random(plan: Plan) -> dict[str, Array]:
@@ -72,105 +93,15 @@ def _random(plan: Plan) -> dict[str, Array]:
     return data
 
 
-def _by_plan(plan: Plan, data: Mapping[str, Array], state: Array, count: int) -> Iterator[tuple[str, Array]]:
-    """Results one after another, so that none needs to stay when it was compared."""
-    executor = Executor(plan, keep_memory=False)  # each function runs once
-    start = plan.initial("theta", copy=False), plan.initial("buffers", copy=False)
-    rows, rates = np.arange(count)[None, :], np.array([_rate(plan)], np.float32)
-    results = executor.call_train([start[0], state, start[1]], data, rows, rates, _SEED)
-    results.reverse()
-    yield "theta", _moved(results.pop(), start[0])
-    yield "optimizer_state", results.pop()
-    yield "buffers", _moved(results.pop(), start[1])
-    yield "train metrics", results.pop()[0, 1:]
-    yield "evaluate metrics", np.array(list(executor.evaluate(*start, data).sums.values()))
-    yield "outputs", executor.predict(*start, {field.name: data[field.name] for field in plan.manifest.inputs})
-
-
-def _moved(after: Array, start: Array) -> Array:
-    """The way from `start`, in the place of `after`."""
-    after -= start
-    return after
-
-
-def _rate(plan: Plan) -> float:
-    return plan.manifest.training.learning_rate if plan.manifest.training is not None else 0.1
-
-
-def _eager(
-    subject: Subject, layout: Layout, data: Mapping[str, Array], state: Array, plan: Plan, draws: int
-) -> dict[str, Array]:
-    """The same by PyTorch's eager mode: its autograd, on real tensors."""
-    given = [torch.from_numpy(np.array(data[field.name])) for field in plan.manifest.data_fields]
-    start = {role: plan.initial(role, copy=False) for role in ("theta", "buffers", "frozen")}
-    theta = _tensors(start["theta"], layout.parameters)
-    moving, fixed = _tensors(start["buffers"], layout.buffers), _tensors(start["frozen"], layout.frozen)
-    states = _tensors(state, layout.optimizer_state)
-    try:
-        subject.model.train()
-        with Draws(_SEED, 0, draws), unfused():
-            after, next_state, buffers, loss, sums = subject.train_step(
-                theta, states, moving, fixed, _copies(given), torch.tensor(_rate(plan))
-            )
-        subject.model.eval()
-        with unfused():
-            judged, judged_sums = subject.evaluate_step(theta, moving, fixed, _copies(given))
-            outputs = subject.predict(theta, moving, fixed, _copies(given[: subject.input_count]))
-    except TraceError:
-        raise
-    except Exception as error:
-        said = explained(error, what="self-check: PyTorch itself fails on the examples")
-        raise TraceError(f"{said}; or give fitting ones by check={{field: array}}, or check=False") from error
-    del theta, states
-    count = len(given[0])
-    return {
-        "theta": put_aside(_moved(_flat(after), start["theta"])),
-        "optimizer_state": put_aside(_flat(next_state)),
-        "buffers": put_aside(_moved(_flat(buffers), start["buffers"])),
-        "train metrics": _sums(loss, sums, count),
-        "evaluate metrics": _sums(judged, judged_sums, count),
-        "outputs": outputs.numpy(),
-    }
-
-
-def _tensors(vector: Array, shapes: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
-    parts, at = [], 0
-    for shape in shapes:
-        size = int(np.prod(shape))
-        parts.append(torch.from_numpy(vector[at : at + size].reshape(shape).copy()))
-        at += size
-    return parts
-
-
-def _copies(data: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """A model may write into its inputs, as it may into a batch that a loader made for it."""
-    return [tensor.clone() for tensor in data]
-
-
-def _flat(tensors: list[torch.Tensor]) -> Array:
-    """One vector of all tensors, each let go of as soon as it is in."""
-    flat = np.empty(sum(tensor.numel() for tensor in tensors), np.float32)
-    at = len(flat)
-    while tensors:
-        part = tensors.pop().detach().numpy().ravel()
-        flat[at - part.size : at] = part
-        at -= part.size
-    return flat
-
-
-def _sums(loss: torch.Tensor, sums: Sequence[torch.Tensor], count: int) -> Array:
-    return np.array([float(loss) * count, *(float(value) for value in sums)])
-
-
-def _compare(what: str, name: str, found: Array, want: Array) -> None:
-    if not np.isfinite(want).all():
+def _compare(what: str, name: str, found: Array | Stored, want: Array | Stored) -> None:
+    if found.shape != want.shape:
+        raise TraceError(f"{what}: {name} has shape {list(found.shape)} in the plan, {list(want.shape)} in PyTorch")
+    off, scale = _norms(_flat(found), _flat(want))
+    if not math.isfinite(scale):
         raise TraceError(
             f"{what}: PyTorch gives NaN or infinity for {name}; give fitting examples by check={{field: array}}, "
             "or check=False"
         )
-    if found.shape != want.shape:
-        raise TraceError(f"{what}: {name} has shape {list(found.shape)} in the plan, {list(want.shape)} in PyTorch")
-    off, scale = _norms(found.ravel(), want.ravel())
     if not off <= _TOLERANCE * scale + 1e-6:
         raise TraceError(
             f"{what}: {name} differs from PyTorch by {off:.3g} of {scale:.3g}, more than {_TOLERANCE:g} of it; "
@@ -178,12 +109,18 @@ def _compare(what: str, name: str, found: Array, want: Array) -> None:
         )
 
 
-def _norms(found: Array, want: Array) -> tuple[float, float]:
-    """|found - want| and |want| in float64, of which only tiles are in memory."""
+def _flat(vector: Array | Stored) -> Array | Stored:
+    return vector if isinstance(vector, Stored) else vector.ravel()
+
+
+def _norms(found: Array | Stored, want: Array | Stored) -> tuple[float, float]:
+    """|found - want| and |want|, in float64 by tiles; a |want| that is not finite comes with nan."""
     off = scale = 0.0
-    for at in range(0, len(want), _TILE):
+    for at in range(0, want.shape[0], _TILE):
         tile = want[at : at + _TILE].astype(np.float64)
         scale += float(np.vdot(tile, tile))
+        if not math.isfinite(scale):
+            return math.nan, scale
         tile = found[at : at + _TILE] - tile
         off += float(np.vdot(tile, tile))
     return math.sqrt(off), math.sqrt(scale)

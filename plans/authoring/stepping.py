@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Stepping"]
 
+_ONE = (1,)
+"""Stands for a parameter where only the order of state matters."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stepping:
@@ -53,14 +56,38 @@ class Stepping:
         self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], state: Sequence[Tensor], lr: Tensor
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Parameters and state after one step."""
+        return self.advance(parameters, self.directions(gradients, state), state, lr)
+
+    def directions(self, gradients: Sequence[Tensor], state: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The gradients with all that is done to them before the optimizer sees them."""
+        if self.proximal:
+            ways = state[len(state) - len(gradients) :]
+            gradients = [g + way * self.proximal for g, way in zip(gradients, ways, strict=True)]
+        return self._clipped(gradients)
+
+    def advance(
+        self, parameters: Sequence[Tensor], directions: Sequence[Tensor], state: Sequence[Tensor], lr: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Parameters and state after a step in these directions: by elements, so parts of tensors do as well."""
         if not self.proximal:
-            return _apply_update(self.optimizer, parameters, self._clipped(gradients), state, lr)
+            return _apply_update(self.optimizer, parameters, directions, state, lr)
         split = len(state) - len(parameters)
         own, ways = state[:split], state[split:]
-        pulled = [g + way * self.proximal for g, way in zip(gradients, ways, strict=True)]
-        after, next_own = _apply_update(self.optimizer, parameters, self._clipped(pulled), own, lr)
+        after, next_own = _apply_update(self.optimizer, parameters, directions, own, lr)
         further = [way + (new - old) for way, new, old in zip(ways, after, parameters, strict=True)]
         return after, [*next_own, *further]
+
+    def state_of(self, at: int, count: int) -> list[tuple[int, bool]]:
+        """Where the state of parameter `at` of `count` is among all state tensors, in the order that `advance` takes.
+
+        With each index, whether that tensor is the parameter's own, in its shape, and no number for all parameters.
+        """
+        found, before = [], 0
+        for shape in self.state_shapes([_ONE]):
+            own = shape is _ONE
+            found.append((before + at if own else before, own))
+            before += count if own else 1
+        return found
 
     def _clipped(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
         if self.clip_value is not None:

@@ -101,17 +101,28 @@ class Subject:
         lr: Tensor,
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor, list[Tensor]]:
         """One step on one batch: parameters, state and buffers after it, loss and metric sums before it."""
+        given, gradients, moved, loss, sums = self.gradients(parameters, buffers, frozen, data)
+        with torch.no_grad():
+            after, next_state = self.stepping.update(given, gradients, state, lr)
+        return after, next_state, moved, loss, sums
+
+    def gradients(
+        self,
+        parameters: Sequence[Tensor],
+        buffers: Sequence[Tensor],
+        frozen: Sequence[Tensor],
+        data: Sequence[Tensor],
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor, list[Tensor]]:
+        """The parameters as forward left them, the loss's gradients, buffers after forward, loss and metric sums."""
         leaves = [parameter.detach().requires_grad_() for parameter in parameters]
         outputs, moved, _ = self.call(leaves, buffers, frozen, data[: self.input_count])
         loss, sums = self.judge(outputs, data[self.input_count :])
         gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
         with torch.no_grad():
             filled = [torch.zeros_like(p) if g is None else g for p, g in zip(leaves, gradients, strict=True)]
-            detached = [leaf.detach() for leaf in leaves]
-            after, next_state = self.stepping.update(detached, filled, state, lr)
         return (
-            after,
-            next_state,
+            [leaf.detach() for leaf in leaves],
+            filled,
             [value.detach() for value in moved],
             loss.detach(),
             [value.detach() for value in sums],

@@ -1,0 +1,60 @@
+"""How much memory processes have resident: any by its id, and the one that an author's check starts (Linux)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from threading import Event, Thread
+from typing import Self
+
+__all__ = ["Checking", "checking_baseline", "memory"]
+
+_LOOK_S = 0.005
+
+
+def memory(pid: int | str, key: str = "VmHWM") -> int:
+    """Bytes of a line of a process's status; VmHWM is the most it ever had, VmRSS what it has now."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/{pid}/status has no {key}")
+
+
+class Checking:
+    """Follows the process that runs the plan in the check of a large model, in a `with` block around the trace."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._done, self._thread = Event(), Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+        if kind is None and not self.peak:
+            raise RuntimeError("the check ran in no process of its own")
+
+    def _follow(self) -> None:
+        """The system keeps each process's peak, so a look is short at most by what came after it."""
+        while not self._done.wait(_LOOK_S):
+            for task in Path("/proc/self/task").iterdir():
+                for pid in (task / "children").read_text().split():
+                    self._look(pid)
+
+    def _look(self, pid: str) -> None:
+        try:
+            # before it runs Python, a new process shows its parent's memory
+            if b"plans.trial" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                self.peak = max(self.peak, memory(pid))
+        except (OSError, RuntimeError):  # it has ended
+            return
+
+
+def checking_baseline() -> int:
+    """Bytes that such a process has resident before it reads a plan."""
+    code = "import plans.trial; from benchmarks.resident import memory; print(memory('self', 'VmRSS'))"
+    return int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
