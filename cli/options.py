@@ -24,6 +24,7 @@ __all__ = [
     "TurnUsername",
     "Url",
     "author_identity",
+    "ice_address",
     "ice_servers",
     "reader_identity",
 ]
@@ -66,17 +67,22 @@ def ice_servers(
     Raises:
         CommandError: a TURN server without user or password, or an address of another kind.
     """
-    servers = [IceServer(urls=(_scheme(address, "stun", "stuns"),)) for address in stun or ()]
+    servers = [IceServer(urls=(ice_address(address, "stun", "stuns"),)) for address in stun or ()]
     if turn and (username is None or credential is None):
         raise CommandError("--turn needs --turn-username and --turn-credential", code="usage", exit_status=2)
     servers += [
-        IceServer(urls=(_scheme(address, "turn", "turns"),), username=username, credential=credential)
+        IceServer(urls=(ice_address(address, "turn", "turns"),), username=username, credential=credential)
         for address in turn or ()
     ]
     return servers
 
 
-def _scheme(address: str, *schemes: str) -> str:
+def ice_address(address: str, *schemes: str) -> str:
+    """An address with its scheme, which may be left out where it is the first of these.
+
+    Raises:
+        CommandError: an address of another form.
+    """
     scheme = next((known for known in schemes if address.startswith(f"{known}:")), None)
     bare = address if scheme is None else address.removeprefix(f"{scheme}:")
     host, _, port = bare.partition("?")[0].rpartition(":")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import stat
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -12,11 +15,14 @@ from typing import Annotated
 import typer
 from platformdirs import user_data_path
 
-from cli.options import AsJson
+from cli.errors import USAGE, CommandError
+from cli.options import AsJson, Stun, Turn, ice_address
 from cli.output import configure_logs, console, print_json
-from signaling import Limits, Server, SignalingConfig, Timing, run
+from signaling import ConfigError, IceServers, Limits, Server, SignalingConfig, Timing, run
 
 __all__ = ["LogLevel", "signal"]
+
+_LONGEST_SECRET_BYTES = 1024
 
 
 class LogLevel(StrEnum):
@@ -58,13 +64,22 @@ def signal(
     connections_per_address: Annotated[
         int, typer.Option(min=1, help="Connections from one IP address; raise it behind a proxy.")
     ] = Limits().connections_per_address,
+    stun: Stun = None,
+    turn: Turn = None,
+    turn_secret: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The secret that this server shares with the TURN servers."),
+    ] = None,
+    turn_lifetime: Annotated[
+        int, typer.Option(metavar="SECONDS", help="How long a credential made of it opens relays.")
+    ] = IceServers().turn_lifetime_s,
     metrics: Annotated[bool, typer.Option(help="Serve Prometheus metrics at /metrics.")] = True,
     log_level: Annotated[LogLevel, typer.Option(help="Structured logs on stderr.")] = LogLevel.INFO,
     as_json: AsJson = False,
 ) -> None:
     """Serve the catalog of signed plans, their runs, and the set-up of links between peers.
 
-    Owners can take part from a browser at /join.
+    Owners can take part from a browser at /join. The STUN and TURN servers given here are for that page alone.
 
     It never sees data, an update or an unreleased model. SIGTERM and Ctrl-C close it cleanly.
 
@@ -85,6 +100,7 @@ def signal(
         audiences=tuple(audience or ()),
         authors=tuple(author or ()),
         metrics=metrics,
+        ice=_ice(stun or (), turn or (), turn_secret, turn_lifetime),
         limits=replace(Limits(), connections_per_address=connections_per_address),
         timing=replace(Timing(), gather_s=gather_seconds, absence_s=absence_seconds),
     )
@@ -94,6 +110,35 @@ def signal(
             file=sys.stderr,
         )
     run(config, on_listening=lambda server: _tell(server, as_json=as_json))
+
+
+def _ice(stun: Sequence[str], turn: Sequence[str], secret: Path | None, lifetime_s: int) -> IceServers:
+    if bool(turn) != (secret is not None):
+        given, missing = ("--turn", "--turn-secret") if turn else ("--turn-secret", "--turn")
+        raise CommandError(f"{given} needs {missing}", code="usage", exit_status=USAGE)
+    return IceServers(
+        stun=tuple(ice_address(address, "stun", "stuns") for address in stun),
+        turn=tuple(ice_address(address, "turn", "turns") for address in turn),
+        turn_secret=b"" if secret is None else _shared_secret(secret),
+        turn_lifetime_s=lifetime_s,
+    )
+
+
+def _shared_secret(path: Path) -> bytes:
+    """The first line of a file that nobody but its owner may read."""
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if mode & 0o077:
+                raise ConfigError(
+                    f"{path}: others may use this secret (mode {mode:04o}, expected 0600); chmod 600 {path}"
+                )
+            line = file.readline(_LONGEST_SECRET_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    if len(line) > _LONGEST_SECRET_BYTES:
+        raise ConfigError(f"{path}: its first line is longer than {_LONGEST_SECRET_BYTES} bytes")
+    return line.strip()
 
 
 def _is_loopback(host: str) -> bool:

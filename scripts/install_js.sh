@@ -18,6 +18,16 @@ if [ ! -x /usr/bin/chromium ]; then
     [ -z "${CI:-}" ] || exit 1
   fi
 fi
+if ! command -v turnserver >/dev/null 2>&1; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    echo "installing coturn for the test of relays"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends coturn >/dev/null
+  else
+    echo "SKIPPED: no turnserver (coturn), and no root to install it; the test of relays will not run" >&2
+    [ -z "${CI:-}" ] || exit 1
+  fi
+fi
 echo "installing the JavaScript SDK's packages"
 cd "$folder"
 ONNXRUNTIME_NODE_INSTALL=skip npm ci --no-audit --no-fund --loglevel=error

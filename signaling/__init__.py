@@ -5,10 +5,12 @@ It holds no data, update, mask or unreleased model, and imports no code that cou
 
 from signaling.config import Limits, SignalingConfig, Timing
 from signaling.errors import ConfigError, SignalingError, StoreError
+from signaling.ice_servers import IceServers
 from signaling.server import Server, run, serve
 
 __all__ = [
     "ConfigError",
+    "IceServers",
     "Limits",
     "Server",
     "SignalingConfig",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from protocol.encoding import parse_hex
 from signaling.errors import ConfigError
+from signaling.ice_servers import IceServers
 from signaling.join_page import BUILT
 
 __all__ = ["Limits", "SignalingConfig", "Timing"]
@@ -86,6 +87,8 @@ class SignalingConfig:
     """Serve Prometheus metrics at /metrics."""
     page: Path = BUILT
     """The built page that is served at /join."""
+    ice: IceServers = field(default_factory=IceServers)
+    """STUN and TURN servers that the page is told of."""
     synchronous: Literal["FULL", "NORMAL"] = "FULL"
     """SQLite: FULL survives a power cut at the price of one fsync per round; NORMAL survives a killed process."""
     limits: Limits = Limits()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from http import HTTPStatus
 
 from websockets.asyncio.server import ServerConnection
@@ -60,6 +61,7 @@ class Door:
         answer = self._page.answer(
             getattr(request, "method", "GET"),  # websockets before 16 lets nothing but GET come here
             path,
+            now_s=time.time(),
             accept_encoding=", ".join(request.headers.get_all("Accept-Encoding")),
             if_none_match=", ".join(request.headers.get_all("If-None-Match")),
         )

@@ -3,7 +3,7 @@
 `make js` builds the page into a folder of files and `files.json`, which lists them. Only what is listed is served,
 and a request names a listed path exactly or gets 404: no path ever becomes a file name. Files are compressed when
 built and held in memory, each at most 512 KiB on the wire, because a plain HTTP answer has to be out within seconds
-(docs/adr/0013).
+(docs/adr/0013). The one answer that is made when it is asked for says which STUN and TURN servers there are.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Literal
 import msgspec
 
 from signaling.errors import ConfigError
+from signaling.ice_servers import IceServers
 
 __all__ = ["BUILT", "Answer", "JoinPage"]
 
@@ -26,6 +27,7 @@ BUILT = Path(__file__).parent / "join"
 
 _MAX_FILE_BYTES = 512 << 10
 _PAGE = "/join"
+_ICE = f"{_PAGE}/ice-servers.json"
 _SECURITY = (
     (
         "Content-Security-Policy",
@@ -84,11 +86,12 @@ class _File:
 class JoinPage:
     """The built page, or the advice to build it."""
 
-    def __init__(self, files: dict[str, _File]) -> None:
+    def __init__(self, files: dict[str, _File], ice: IceServers) -> None:
         self._files = files
+        self._ice = ice
 
     @classmethod
-    def load(cls, folder: Path = BUILT) -> JoinPage:
+    def load(cls, folder: Path, ice: IceServers) -> JoinPage:
         """Read the files that `files.json` lists; a folder without it is a page that was not built.
 
         Raises:
@@ -96,10 +99,10 @@ class JoinPage:
         """
         listing = folder / "files.json"
         if not listing.is_file():
-            return cls({})
+            return cls({}, ice)
         try:
             listed = msgspec.json.decode(listing.read_bytes(), type=_Listing).files
-            return cls({entry.path: _read(folder, entry) for entry in listed})
+            return cls({entry.path: _read(folder, entry) for entry in listed}, ice)
         except (OSError, msgspec.DecodeError) as error:
             raise ConfigError(f"the page in {folder}: {error}; build it again with `make js`") from None
 
@@ -112,14 +115,19 @@ class JoinPage:
         """Whether a request for `path` is the page's to answer."""
         return path == _PAGE or path.startswith(f"{_PAGE}/")
 
-    def answer(self, method: str, path: str, *, accept_encoding: str = "", if_none_match: str = "") -> Answer:
-        """What a request gets. `path` carries no query."""
+    def answer(
+        self, method: str, path: str, *, now_s: float, accept_encoding: str = "", if_none_match: str = ""
+    ) -> Answer:
+        """What a request gets at `now_s` (Unix time). `path` carries no query."""
         if method not in ("GET", "HEAD"):
             return _text(HTTPStatus.METHOD_NOT_ALLOWED, f"{method[:16]} is not served here, GET and HEAD are\n")
         if not self.is_built:
             return _whole(HTTPStatus.SERVICE_UNAVAILABLE, _NOT_BUILT, "text/html; charset=utf-8", method)
         if path == f"{_PAGE}/":
             return Answer(status=HTTPStatus.PERMANENT_REDIRECT, headers=(("Location", f"..{_PAGE}"), *_SECURITY))
+        if path == _ICE:
+            headers = [("Cache-Control", "no-store"), *_SECURITY]  # credentials are in it: no cache keeps them
+            return _whole(HTTPStatus.OK, self._ice.told(now_s), "application/json", method, headers)
         file = self._files.get(path)
         if file is None:
             return _text(HTTPStatus.NOT_FOUND, f"there is no {path[:80]!r} here\n")

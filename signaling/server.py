@@ -81,7 +81,7 @@ async def serve(config: SignalingConfig) -> Server:
         StoreError: the folder cannot be used, or another process uses it.
         ConfigError: the address is taken, the certificate cannot be read, or the page at /join is damaged.
     """
-    page = JoinPage.load(config.page)
+    page = JoinPage.load(config.page, config.ice)
     engine = Engine(config, open_folder(config.folder))
     try:
         await engine.start()

@@ -237,6 +237,26 @@ def test_a_certificate_without_its_key_is_refused(refused, tmp_path):
     assert error["code"] == "bad-config"
 
 
+def test_turn_servers_without_a_secret_that_is_kept_are_refused(refused, tmp_path):
+    folder = ("--folder", tmp_path / "folder")
+    secret = tmp_path / "turn.secret"
+    given = ("signal", "--turn", "turn.example:3478", "--turn-secret", secret, *folder)
+    assert refused("signal", "--turn", "turn.example:3478", *folder, status=2)["code"] == "usage"
+    assert refused("signal", "--turn-secret", secret, *folder, status=2)["code"] == "usage"
+    assert refused("signal", "--stun", "nowhere", *folder, status=2)["code"] == "usage"
+    assert "No such file" in refused(*given, status=3)["message"]
+    secret.write_text("sixteen bytes and more\n", encoding="ascii")
+    secret.chmod(0o640)
+    assert "mode 0640, expected 0600" in refused(*given, status=3)["message"]
+    secret.chmod(0o600)
+    secret.write_text("short\n", encoding="ascii")
+    error = refused(*given, status=3)
+    assert (error["code"], "has 5 bytes" in error["message"]) == ("bad-config", True)
+    secret.write_text("x" * 2000, encoding="ascii")
+    assert "longer than 1024 bytes" in refused(*given, status=3)["message"]
+    assert not (tmp_path / "folder").exists()
+
+
 def test_debug_shows_where_an_error_came_from(peerplan):
     shown = peerplan("runs", NOWHERE, "--debug")
     assert shown.exit_code == 4

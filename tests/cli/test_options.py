@@ -9,6 +9,7 @@ from cli.model_inputs import parse_fields
 from cli.options import ice_servers
 from cli.publish_command import parse_deadlines
 from protocol.terms import Deadlines
+from signaling import IceServers
 
 
 def outcome(parse):
@@ -79,3 +80,21 @@ def test_columns_are_understood_or_refused(word):
     if made is not None:
         ((name, columns),) = made.items()
         assert f"{name}={','.join(columns)}" == word
+
+
+def test_the_page_is_told_of_servers_with_the_secret_of_a_file(peerplan, monkeypatch, tmp_path):
+    configs = []
+    monkeypatch.setattr("cli.signal_command.run", lambda config, **_: configs.append(config))
+    secret = tmp_path / "turn.secret"
+    secret.touch(0o600)
+    secret.write_text("sixteen bytes and more\n", encoding="ascii")
+    servers = ("--stun", "stun.example:3478", "--turn", "turn.example:3478", "--turn", "turns:turn.example:443")
+    shown = peerplan("signal", *servers, "--turn-secret", secret, "--turn-lifetime", 3600)
+    assert shown.exit_code == 0
+    assert configs[0].ice == IceServers(
+        stun=("stun:stun.example:3478",),
+        turn=("turn:turn.example:3478", "turns:turn.example:443"),
+        turn_secret=b"sixteen bytes and more",
+        turn_lifetime_s=3600,
+    )
+    assert "sixteen" not in repr(configs[0]) + shown.output

@@ -116,7 +116,7 @@ export class DataPanel {
     const least = element("input", { type: "number", value: "5", min: "3", max: "64", step: "1" });
     const sparing = element("input", { type: "checkbox", checked: true });
     const metered = element("input", { type: "checkbox", checked: true });
-    const stun = element("input", { type: "text", spellcheck: "false", autocomplete: "off", placeholder: "stun:host:port", pattern: "stuns?:[^\\s/?]+" });
+    const stun = element("input", { type: "text", spellcheck: "false", autocomplete: "off", placeholder: "stun:host:port", pattern: "stuns?:[^\\s\\/?]+" });
     const start = button("Connect and look for runs", "primary", async () => {
       if (!least.reportValidity() || !stun.reportValidity()) return;
       await this.connect(dataset, {

@@ -9,6 +9,7 @@ import { card } from "./card.js";
 import { DataPanel, type Rules } from "./data-panel.js";
 import { showDevice } from "./device-panel.js";
 import { byId, element } from "./elements.js";
+import { OfferedIceServers } from "./ice-servers.js";
 import { announce, hideProblem, showError, showProblem } from "./problems.js";
 import { RunPanel } from "./run-panel.js";
 import { TryIt } from "./try-it.js";
@@ -28,17 +29,28 @@ function showState(state: "idle" | "busy" | "on" | "off", text: string): void {
   shown.textContent = text;
 }
 
+/** Names who learns the owner's address beside the peers, before anything was connected. */
+function showRelays(hosts: readonly string[]): void {
+  const shown = byId("relays");
+  hideProblem("ice-servers");
+  shown.hidden = hosts.length === 0;
+  shown.textContent = `To find ways between peers this server has your browser ask ${hosts.join(", ")}, which learn your internet address; what they pass on is encrypted.`;
+}
+
 /** The page while it holds an identity: connects, and shows what the node tells. */
 class JoinPage {
   private readonly panel = new DataPanel(byId("data-body"), (dataset, rules) => this.connect(dataset, rules));
   private readonly runs = new Map<string, RunPanel>();
   private node: Node | null = null;
 
+  private readonly ice = new OfferedIceServers(showRelays, (reason) => showProblem("ice-servers", `STUN and TURN servers are not known: ${reason}`));
+
   constructor(private readonly storage: DatabaseStorage) {}
 
   async open(): Promise<void> {
     const identity = await this.storage.identity();
     showDevice(byId("device"), identity.peerId, () => this.forget());
+    await this.ice.load();
     this.panel.open();
   }
 
@@ -52,7 +64,7 @@ class JoinPage {
         worker: new URL("./worker.js", import.meta.url),
         policy: { authors: "any", minCohort: leastPeers, minSurvivors: leastPeers },
         device,
-        iceServers: stun === "" ? [] : [{ urls: stun }],
+        iceServers: () => (stun === "" ? this.ice.servers : [{ urls: stun }, ...this.ice.servers]),
         datasets: [dataset],
         ask: true,
       });

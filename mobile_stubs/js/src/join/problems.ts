@@ -6,6 +6,7 @@ const NEXT: Readonly<Record<string, string>> = {
   "signaling-down": "Check your connection. The page dials again by itself; if it was just opened, press Connect again.",
   "signaling-untrusted": "Do not go on: somebody may stand between you and the server. Ask whoever sent you here.",
   replaced: "The same identity has connected from another tab. Go on there, or close that tab and load this page again.",
+  "ice-servers": "The page asks this server again by itself. Until then peers behind some routers cannot be reached.",
   "wrong-audience": "The server does not know itself by this address. Use the address its operator gave you.",
   "version-mismatch": "Load this page again; if that does not help, the server is older or newer than its page.",
   "no-webrtc": "Allow WebRTC in this browser's settings or extensions, or open the page in another browser.",
@@ -23,7 +24,7 @@ export function showProblem(code: string, message: string): void {
   const next = NEXT[code] ?? "If it comes back, load the page again.";
   const shown = element(
     "div",
-    { class: code === "round-failed" || code === "signaling-down" ? "notice" : "notice bad", "data-code": code },
+    { class: ["round-failed", "signaling-down", "ice-servers"].includes(code) ? "notice" : "notice bad", "data-code": code },
     element("p", {}, element("strong", {}, message)),
     element("p", {}, next),
     element("button", { type: "button", class: "quiet", onclick: () => shown.remove() }, "Hide this"),

@@ -17,7 +17,7 @@ const TICK_MS = 250;
 export interface MeshOptions {
   readonly identity: Identity;
   readonly rtc: Rtc;
-  readonly iceServers: readonly IceServer[];
+  readonly iceServers: () => readonly IceServer[];
   readonly sendSignal: (peer: PeerId, kind: NegotiationKind, payload: Bytes) => Promise<void>;
   readonly onMessage: (peer: PeerId, kind: Kind, payload: Bytes) => void;
   readonly onLink: (peer: PeerId, up: boolean, reason: string) => void;

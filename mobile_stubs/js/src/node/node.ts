@@ -45,7 +45,8 @@ export interface NodeOptions {
   readonly ask?: boolean;
   /** When this device may work; always, by default. */
   readonly device?: Device;
-  readonly iceServers?: readonly IceServer[];
+  /** STUN and TURN servers; a function is asked anew for each link, for credentials that expire. */
+  readonly iceServers?: readonly IceServer[] | (() => readonly IceServer[]);
   /** Peer id of the signaling server to pin; without it TLS alone is trusted. */
   readonly expectedServer?: PeerId;
   /** Stops the node, also while it connects. */
@@ -214,7 +215,8 @@ export class Node {
       signal?.throwIfAborted();
       this.datasets = await Promise.all(this.options.datasets.map((dataset) => readDataset(dataset, signal)));
       const schemas = this.datasets.map((dataset) => schemaOf(dataset, this.policy.shareExampleCounts));
-      const switchboard = await Switchboard.create(identity, await platform.createRtc(), iceServers, {
+      const servers = typeof iceServers === "function" ? iceServers : () => iceServers;
+      const switchboard = await Switchboard.create(identity, await platform.createRtc(), servers, {
         onRoundMessage: (peer, payload, bulk) => this.onRoundMessage(peer, payload, bulk),
         onLink: (peer, up) => this.attempts().forEach((attempt) => attempt.linkChanged(peer, up)),
         onUnreachable: (peer) => this.attempts().forEach((attempt) => attempt.peerGone(peer)),

@@ -26,7 +26,7 @@ const MAX_WAITING_SIGNALS = 64;
 export interface PeerContext {
   readonly identity: Identity;
   readonly rtc: Rtc;
-  readonly iceServers: readonly IceServer[];
+  readonly iceServers: () => readonly IceServer[];
   limits: Limits;
   nextSequence(): number;
   sendSignal(peer: PeerId, kind: NegotiationKind, payload: Bytes): Promise<void>;
@@ -258,7 +258,7 @@ export class Peer {
     const late = () => this.settle(attempt, new LinkError(`${this.what("link")}: not made within ${LINK_TIMEOUT_MS / 1000} s`));
     const settled = newSignal();
     const attempt: Attempt = {
-      rtc: rtc.connect({ iceServers, lowBytes: CHANNEL_LOW_BYTES, events }),
+      rtc: rtc.connect({ iceServers: iceServers(), lowBytes: CHANNEL_LOW_BYTES, events }),
       role,
       nonce: toHex(randomBytes(16)),
       timer: setTimeout(late, LINK_TIMEOUT_MS),

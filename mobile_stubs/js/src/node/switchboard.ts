@@ -43,7 +43,7 @@ export class Switchboard {
     private readonly identity: Identity,
     private readonly sealing: SealingKey,
     rtc: Rtc,
-    iceServers: readonly IceServer[],
+    iceServers: () => readonly IceServer[],
     private readonly events: SwitchboardEvents,
   ) {
     this.mesh = new Mesh({
@@ -65,7 +65,7 @@ export class Switchboard {
   static async create(
     identity: Identity,
     rtc: Rtc,
-    iceServers: readonly IceServer[],
+    iceServers: () => readonly IceServer[],
     events: SwitchboardEvents,
   ): Promise<Switchboard> {
     return new Switchboard(identity, await SealingKey.generate(), rtc, iceServers, events);

@@ -95,7 +95,7 @@ class Side {
     this.mesh = new Mesh({
       identity,
       rtc,
-      iceServers: [],
+      iceServers: () => [],
       sendSignal: async (_peer, kind, payload) => this.world.mail({ from: this, kind, payload }),
       onMessage: () => this.world.tell(),
       onLink: (_peer, up) => {

@@ -18,7 +18,7 @@ describe("what signaling could not deliver", () => {
   for (const [code, expected] of [["peer-offline", [peer]], ["not-in-cohort", []]] as const) {
     it(`has a round ${expected.length > 0 ? "wait no longer" : "still wait"} for a link to the peer where the reason is ${code}`, async () => {
       const unreachable: string[] = [];
-      switchboard = await Switchboard.create(await Identity.generate(), rtc, [], {
+      switchboard = await Switchboard.create(await Identity.generate(), rtc, () => [], {
         onRoundMessage: () => undefined,
         onLink: () => undefined,
         onUnreachable: (gone) => unreachable.push(gone),
