@@ -13,9 +13,11 @@ from examples.digits import build_plan
 from tests.e2e.world import World
 
 
-def test_the_lockfile_names_no_host_and_there_are_three_dependencies(package):
-    lock = (package / "package-lock.json").read_text(encoding="utf-8")
-    assert '"resolved"' not in lock
+def test_the_lockfile_names_no_host_but_every_digest_and_there_are_three_dependencies(package):
+    lock = json.loads((package / "package-lock.json").read_text(encoding="utf-8"))
+    locked = {name: entry for name, entry in lock["packages"].items() if name}
+    assert [name for name, entry in locked.items() if "resolved" in entry] == []
+    assert [name for name, entry in locked.items() if not entry.get("integrity", "").startswith("sha512-")] == []
     manifest = json.loads((package / "package.json").read_text(encoding="utf-8"))
     assert sorted(manifest["dependencies"]) == ["node-datachannel", "onnxruntime-web", "ws"]
 
