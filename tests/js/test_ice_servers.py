@@ -107,7 +107,8 @@ async def test_connections_get_the_servers_that_the_signaling_server_names(tab, 
     )
     async with World(tmp_path, page=join_page, mesh=PATIENT, ice=ice) as world:
         _, author, run = await joined(tab, world, tmp_path, before=SEEN, stun="stun:127.0.0.1:19")
-        await finished(author, run)
+        assert (await finished(author, run)).state == "finished"
+        await tab.do("until", selector=".run[data-state=over][data-done='2']")
         asked = await tab.do("evaluate", script=ASKED_WITH)
         assert len(asked) >= 2
         told = asked[0][2]
@@ -124,8 +125,8 @@ async def test_connections_get_the_servers_that_the_signaling_server_names(tab, 
         assert "identity" in kept
         for secret in (told["credential"], told["username"], SECRET.decode()):
             assert secret not in kept
-    assert tab.of("pageerror") == []
-    assert tab.of("console") == []
+        assert tab.of("pageerror") == []
+        assert tab.of("console") == []
 
 
 async def test_a_page_that_is_told_of_no_servers_says_so_and_goes_on(tab, tmp_path, join_page):
