@@ -62,9 +62,16 @@ class Layout:
         return 1 if self.frozen else 0
 
 
-def train_model(step: fx.GraphModule, layout: Layout, inputs: Sequence[Port], outputs: Sequence[Port]) -> bytes:
+def train_model(
+    step: fx.GraphModule,
+    layout: Layout,
+    inputs: Sequence[Port],
+    outputs: Sequence[Port],
+    *,
+    fast_convolutions: bool,
+) -> bytes:
     """The `train` function: parameters, optimizer state and buffers go through a Loop, a row of `batches` each."""
-    graph, body = GraphBuilder("_m"), GraphBuilder("_b")
+    graph, body = GraphBuilder("_m"), GraphBuilder("_b", fast_convolutions=fast_convolutions)
     to = Lowering(graph)
     moving = [*layout.parameters, *layout.optimizer_state, *layout.buffers]
     start = [

@@ -67,6 +67,7 @@ def trace(
     clip_value: float | None = None,
     proximal: float = 0.0,
     local: Sequence[str] = (),
+    fast_convolutions: bool = True,
     check: bool | Mapping[str, object] = True,
 ) -> Plan:
     """Trace a model into a plan with the functions `train`, `evaluate` and `predict`.
@@ -81,6 +82,9 @@ def trace(
 
     Parameters whose names fit a pattern in `local`, such as "head.*", stay with each peer: it trains its own, from
     the values given here, and they are part of no model, update or sum.
+
+    `fast_convolutions` lets training multiply less in convolutions of stride 1, where that takes less time: by
+    Winograd's method, with rounding of about 4e-6 of a gradient instead of 1e-6, and more memory.
 
     Raises:
         TraceError: something in the model, loss, metrics or fields that cannot become plain ONNX, or a plan that
@@ -102,7 +106,7 @@ def trace(
     )
     was_training = module.training
     try:
-        tracing = _Tracing(subject, fields_in, local)
+        tracing = _Tracing(subject, fields_in, local, fast_convolutions=fast_convolutions)
         bounded = _bounded(fields_out, tracing.output) if loss == "cross_entropy" else fields_out
         plan = tracing.plan(
             _listed(bounded),
@@ -122,7 +126,10 @@ def trace(
 class _Tracing:
     """One trace: sizes are worked out once, then each function is captured and written."""
 
-    def __init__(self, subject: Subject, inputs: Mapping[str, Field], local: Sequence[str]) -> None:
+    def __init__(
+        self, subject: Subject, inputs: Mapping[str, Field], local: Sequence[str], *, fast_convolutions: bool
+    ) -> None:
+        self.fast_convolutions = fast_convolutions
         self.local = {name: p for name, p in subject.parameters.items() if is_local(name, local)}
         self.inputs = tuple(_listed(inputs))
         self.counters: set[str] = set()
@@ -243,7 +250,7 @@ class _Tracing:
             metric_count=self.metric_count,
             **self.counts,
         )
-        return train_model(step, self.layout, *ports), ports
+        return train_model(step, self.layout, *ports, fast_convolutions=self.fast_convolutions), ports
 
     def _evaluate(self, fields: Sequence[DataField]) -> tuple[bytes, Ports]:
         self.subject.model.eval()

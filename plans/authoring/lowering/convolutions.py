@@ -9,6 +9,7 @@ import torch
 
 from plans.authoring.lowering.reductions import reduced
 from plans.authoring.lowering.registry import Lowering, Value, lowers
+from plans.authoring.lowering.winograd import Winograd, worthwhile
 from plans.errors import TraceError
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ def convolution(
     if transposed:
         extra = list(output_padding) * (image.rank - 2 if len(output_padding) == 1 else 1)
         return to.op("ConvTranspose", image, weight, bias, output_padding=extra, **geometry.attributes())
+    fast = _winograd(to, image, weight, geometry)
+    if fast is not None:
+        return fast.forward(to, image, weight, bias)
     return to.op("Conv", image, weight, bias, **geometry.attributes())
 
 
@@ -87,12 +91,21 @@ def convolution_backward(
         # the transpose of a transposed convolution is the convolution itself, with the roles of both sides exchanged
         of_image = to.op("Conv", gradient, weight, None, **geometry.attributes()) if wanted[0] else None
         of_weight = _weight_gradient(to, image, gradient, weight, geometry) if wanted[1] else None
+    elif (fast := _winograd(to, image, weight, geometry)) is not None:
+        of_image = fast.image_gradient(to, gradient, weight) if wanted[0] else None
+        of_weight = fast.weight_gradient(to, gradient, image) if wanted[1] else None
     else:
         of_image = _image_gradient(to, gradient, image, weight, geometry) if wanted[0] else None
         of_weight = _weight_gradient(to, gradient, image, weight, geometry) if wanted[1] else None
     over = [axis for axis in range(image.rank) if axis != 1]
     of_bias = reduced(to, "ReduceSum", gradient.name, over, keepdim=False) if wanted[2] else None
     return of_image, of_weight, of_bias
+
+
+def _winograd(to: Lowering, image: Value, weight: Value, geometry: _Geometry) -> Winograd | None:
+    """The form with fewer multiplications, where it exists, is faster and is wanted."""
+    plain = geometry.stride == geometry.dilation == (1, 1) and geometry.groups == 1
+    return worthwhile(image, weight, geometry.padding) if plain and to.graph.fast_convolutions else None
 
 
 def _spatial(value: Value) -> list[int]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from plans.authoring.lowering.graph import GraphBuilder
 
-__all__ = ["LOWERINGS", "Lowering", "Value", "lowers"]
+__all__ = ["LOWERINGS", "Lowering", "Value", "lowers", "numpy_type", "onnx_type"]
 
 _ONNX_TYPES = {
     torch.float32: 1,
@@ -82,7 +82,7 @@ class Lowering:
 
     def scalar(self, value: complex, dtype: torch.dtype | None = None) -> str:
         """A constant of rank 0, of the result's dtype unless told."""
-        return self.graph.constant(value, _NUMPY_TYPES[dtype or self.dtype])
+        return self.graph.constant(value, numpy_type(dtype or self.dtype))
 
     def cast(self, value: Value | str, to: torch.dtype, *, of: torch.dtype | None = None) -> str:
         """The value in another dtype; no node where it already has it."""
@@ -141,6 +141,11 @@ def onnx_type(dtype: torch.dtype) -> int:
             f"dtype {dtype} is not used in plans; expected float32, float64, int32, int64, uint8 or bool"
         )
     return _ONNX_TYPES[dtype]
+
+
+def numpy_type(dtype: torch.dtype) -> type[np.generic]:
+    """NumPy's name of a dtype of plans."""
+    return _NUMPY_TYPES[dtype]
 
 
 def _name(value: Value | str | None) -> str | None:
