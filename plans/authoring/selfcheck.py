@@ -28,6 +28,7 @@ __all__ = ["check_against_pytorch"]
 Array = np.ndarray[Any, Any]
 
 _EXAMPLES = 5
+_RANDOMLY = "self-check with random data"
 _SEED = 20_260_101
 _TILE = 1 << 18
 _TOLERANCE = 1e-3
@@ -48,7 +49,7 @@ def check_against_pytorch(
         TraceError: they differ, PyTorch or ONNX Runtime fails, or `data` does not fit; says by how much and where.
     """
     examples = _random(plan) if data is None else {name: np.asarray(value) for name, value in data.items()}
-    what = "self-check with random data" if data is None else "self-check"
+    what = _RANDOMLY if data is None else "self-check"
     rate = plan.manifest.training.learning_rate if plan.manifest.training is not None else 0.1
     try:
         check_examples(plan.manifest, examples, plan.manifest.data_fields)
@@ -103,9 +104,14 @@ def _compare(what: str, name: str, found: Array | Stored, want: Array | Stored) 
             "or check=False"
         )
     if not off <= _TOLERANCE * scale + 1e-6:
+        or_else = (
+            "; or random examples are such as PyTorch does not define (labels that are CTC's blank): "
+            "give fitting ones by check={field: array}"
+        )
         raise TraceError(
             f"{what}: {name} differs from PyTorch by {off:.3g} of {scale:.3g}, more than {_TOLERANCE:g} of it; "
-            "an operator of the model was traced wrongly: please report it with the model"
+            f"an operator of the model was traced wrongly: please report it with the model"
+            f"{or_else if what == _RANDOMLY else ''}"
         )
 
 

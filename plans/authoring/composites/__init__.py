@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from plans.authoring.composites.alignment import ctc_loss
 from plans.authoring.composites.normalising import batch_norm, group_norm, instance_norm
 from plans.authoring.composites.recurrent import gru, lstm
 from plans.authoring.composites.sampling import adaptive_average, adaptive_max, embedding_bag, interpolate
@@ -55,6 +56,7 @@ _DEFINITIONS: dict[Any, Callable[..., Any]] = {
     functional.batch_norm: batch_norm,
     functional.group_norm: group_norm,
     functional.instance_norm: instance_norm,
+    functional.ctc_loss: ctc_loss,
     functional.embedding_bag: embedding_bag,
     functional.interpolate: interpolate,
     functional.bilinear: _bilinear,
