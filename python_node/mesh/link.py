@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
-from protocol.errors import LinkError, ProtocolError
+from protocol.errors import LimitExceededError, LinkError, ProtocolError
 from protocol.identity import Identity, short
 from protocol.link import FrameDecoder, Limits, LinkIdentity, Message, MessageKind, Payload, seal_hello, verify_hello
 from python_node.mesh.outbox import Outbox
@@ -169,7 +169,11 @@ class Link:
             self._end(LinkEnd(reason=f"{short(self.view.remote)} was silent for {silent:.1f} s", retry=True))
         elif silent >= self._config.ping_after_s and self.ready and not self._pinged:
             self._pinged = True
-            self._enqueue(MessageKind.PING, _PING.pack(0, int(now * 1e6)))
+            try:
+                self._enqueue(MessageKind.PING, _PING.pack(0, int(now * 1e6)))
+            except LimitExceededError as error:  # a peer that reads nothing can have the queue full
+                reason = f"{short(self.view.remote)} was silent, and cannot be asked: {error}"
+                self._end(LinkEnd(reason=reason, retry=True))
 
     def close(self, reason: str, *, code: ByeCode = ByeCode.GOING) -> None:
         """Say goodbye and end. The transport closes when the other side has, or after `close_timeout_s`.

@@ -342,6 +342,25 @@ async def test_a_full_queue_is_refused_and_drains(network):
     await network.until(lambda: len(network.messages) == 2)
 
 
+async def test_a_peer_that_reads_nothing_cannot_keep_others_from_being_looked_after(network, monkeypatch):
+    """It fills the queue and falls silent: its link ends, and the tick goes on to the other links."""
+    low, high = await linked_pair(network)
+    mesh, link = network.meshes[low], network.link(low, high)
+    link._rtc.send = lambda _frame: None
+    monkeypatch.setattr(type(link._rtc), "buffered_bytes", property(lambda _rtc: 1 << 20))
+    for size in (1 << 20, 1):
+        with pytest.raises(LimitExceededError):
+            while True:
+                mesh.send(high, MessageKind.MODEL, bytes(size))
+
+    link.tick(link.last_heard + 0.8)
+    monkeypatch.undo()
+
+    await network.until(lambda: any(not up for _, _, up, _ in network.links))
+    ended = next(reason for me, _, up, reason in network.links if me == low and not up)
+    assert "silent, and cannot be asked" in ended
+
+
 async def test_what_cannot_be_sent_is_refused_naming_both_sides(network):
     low, high = network.pair()
     mesh = network.meshes[low]

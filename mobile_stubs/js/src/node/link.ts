@@ -1,7 +1,7 @@
 /** One open channel to one peer: HELLO, frames both ways, liveness, orderly end (spec 04 §4 to §6). */
 
 import { type Bytes, concat, short, utf8 } from "../protocol/bytes.js";
-import { LinkError, ProtocolError } from "../protocol/errors.js";
+import { LimitExceededError, LinkError, ProtocolError } from "../protocol/errors.js";
 import type { Identity } from "../protocol/identity.js";
 import { FrameDecoder, Kind, type Limits, type LinkMessage } from "../protocol/link/framing.js";
 import { type LinkView, sealHello, verifyHello } from "../protocol/link/hello.js";
@@ -120,7 +120,7 @@ export class Link {
       this.isPinged = true;
       const ping = new Uint8Array(PING_BYTES);
       new DataView(ping.buffer).setBigUint64(1, BigInt(Math.floor(now * 1000)), true);
-      this.enqueue(Kind.PING, ping);
+      this.ask(ping);
     }
   }
 
@@ -172,6 +172,16 @@ export class Link {
     this.end(`${short(this.view.remote)} ended the link (${name}): ${JSON.stringify(text)}`, false);
   }
 
+  /** A peer that reads nothing can have the queue full: then nothing will be heard of it either. */
+  private ask(ping: Bytes): void {
+    try {
+      this.enqueue(Kind.PING, ping);
+    } catch (error) {
+      if (!(error instanceof LimitExceededError)) throw error;
+      this.end(`${short(this.view.remote)} was silent, and cannot be asked: ${error.message}`, true);
+    }
+  }
+
   private enqueue(kind: Kind, payload: Bytes): void {
     this.outbox.push(kind, payload);
     this.pump(false);
@@ -182,7 +192,12 @@ export class Link {
       const frame = this.outbox.nextFrame();
       if (frame === null) break;
       this.traffic.sent += frame.length;
-      this.rtc.send(frame);
+      try {
+        this.rtc.send(frame);
+      } catch (error) {
+        // the other side may close the channel at any time, so that what was open a moment ago takes nothing now
+        this.end(`the channel took no more: ${String(error)}`, !untilEmpty);
+      }
     }
     if (this.drained.length === 0 || !this.isDrained()) return;
     for (const waiter of this.drained) waiter.resolve();

@@ -111,7 +111,7 @@ export class ModelExchange {
   private async serve(peer: PeerId, request: Extract<ModelMessage, { type: "request" }>): Promise<void> {
     const { run, digest } = request;
     const isBusy = this.serving.has(peer) || this.serving.size >= MAX_SERVING;
-    this.serving.add(peer);
+    if (!isBusy) this.serving.add(peer);
     try {
       const data = isBusy ? null : await this.lookup(peer, toHex(run), request.round, toHex(digest));
       if (data === null) {
