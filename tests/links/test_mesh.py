@@ -348,10 +348,14 @@ async def test_a_peer_that_reads_nothing_cannot_keep_others_from_being_looked_af
     mesh, link = network.meshes[low], network.link(low, high)
     link._rtc.send = lambda _frame: None
     monkeypatch.setattr(type(link._rtc), "buffered_bytes", property(lambda _rtc: 1 << 20))
+
+    def fill(size):
+        while True:
+            mesh.send(high, MessageKind.MODEL, bytes(size))
+
     for size in (1 << 20, 1):
         with pytest.raises(LimitExceededError):
-            while True:
-                mesh.send(high, MessageKind.MODEL, bytes(size))
+            fill(size)
 
     link.tick(link.last_heard + 0.8)
     monkeypatch.undo()
