@@ -75,6 +75,8 @@ LAYERS = {
     "grouped": (IMAGE, lambda: nn.Conv2d(4, 6, 3, groups=2)),
     "depthwise": (IMAGE, lambda: nn.Conv2d(4, 8, 3, groups=4, padding=1)),
     "many channels": (IMAGE, lambda: nn.Sequential(nn.Conv2d(4, 9, 1), nn.ReLU(), nn.Conv2d(9, 5, 3, groups=1))),
+    "wide 5x5": (IMAGE, lambda: nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU(), nn.Conv2d(8, 16, 5, padding=2))),
+    "wide 3x3": (IMAGE, lambda: nn.Sequential(nn.Conv2d(4, 16, 1), nn.ReLU(), nn.Conv2d(16, 32, 3))),
     "transposed": (
         IMAGE,
         lambda: nn.Sequential(nn.Conv2d(4, 3, 1), nn.ConvTranspose2d(3, 2, 3, stride=2, padding=1)),

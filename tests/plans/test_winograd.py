@@ -1,5 +1,4 @@
 from collections import Counter
-from fractions import Fraction
 
 import numpy as np
 import onnx
@@ -36,13 +35,6 @@ def test_as_many_products_as_results_and_taps_less_one_make_a_filter(step, kerne
 def test_filters_without_results_or_of_too_many_points_are_refused(step, kernel):
     with pytest.raises(ValueError, match=f"{step} results of {kernel} taps"):
         filtering(step, kernel)
-
-
-def test_results_and_kernel_are_written_without_rounding_where_their_points_allow():
-    """Rows of A and G are powers of dyadic points, scaled by powers of two: float32 holds each exactly."""
-    results, taps, _ = filtering(4, 5)
-    for matrix in (results, taps):
-        assert all(Fraction(float(np.float32(value))) == Fraction(value) for value in matrix.ravel())
 
 
 @st.composite
@@ -114,7 +106,7 @@ def test_convolution_and_gradients_of_any_size_equal_pytorch(case, seed):
     ("form", "most"),
     [
         (Winograd(Tiling(14, 5, 2, 4), Tiling(14, 5, 2, 4), 32, 64), 1e-5),
-        (Winograd(Tiling(8, 3, 1, 4), Tiling(8, 3, 1, 4), 64, 64), 5e-6),
+        (Winograd(Tiling(8, 3, 1, 4), Tiling(8, 3, 1, 4), 64, 64), 2e-6),
         (Winograd(Tiling(8, 3, 0, 6), Tiling(8, 3, 0, 6), 64, 64), 1e-5),
         (Winograd(Tiling(7, 3, 1, 2), Tiling(9, 5, 1, 2), 64, 64), 5e-6),
     ],
@@ -156,15 +148,17 @@ def test_open_sizes_are_left_to_conv():
 
 
 def cnn(**options):
-    """Of three convolutions the second and third are worth it, the last with uneven sizes and padding."""
+    """Of three convolutions the second and third are worth it, the last with uneven sizes and padding. All is smooth:
+    where ReLU or MaxPool choose the other way for rounding's sake, one gradient changes by far more than rounding.
+    """
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1),
-        nn.ReLU(),
+        nn.Tanh(),
         nn.Conv2d(16, 16, 5, padding=2, **options),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
+        nn.Tanh(),
+        nn.AvgPool2d(2),
         nn.Conv2d(16, 24, (3, 5), padding=(0, 3), bias=False),
-        nn.ReLU(),
+        nn.Tanh(),
         nn.Flatten(),
         nn.LazyLinear(3),
     )
@@ -204,9 +198,9 @@ def test_a_model_trains_as_in_pytorch_short_batches_included(fast):
         check=True,
     )
     assert both.error < (2e-5 if fast else 2e-6)
-    forwards, image_gradients = (1, 0) if fast else (3, 2)
+    forwards, transposed = (1, 1) if fast else (3, 3)  # the pooling's gradient is a ConvTranspose too
     assert operators(both.plan, "train")["Conv"] == forwards
-    assert operators(both.plan, "train")["ConvTranspose"] == image_gradients
+    assert operators(both.plan, "train")["ConvTranspose"] == transposed
     # one image at a time would be slower, and evaluation has larger batches than transforms have room for
     assert operators(both.plan, "predict")["Conv"] == operators(both.plan, "evaluate")["Conv"] == 3
 
