@@ -37,7 +37,7 @@ __all__ = [
     "check_versions",
 ]
 
-_REQUIRED = ("aiortc", "cryptography", "msgspec", "numpy", "onnx", "onnxruntime", "websockets")
+_REQUIRED = ("aiortc", "cryptography", "msgspec", "numpy", "onnx", "onnxruntime", "pynacl", "websockets")
 _SLOW_LINK_MS, _SLOW_MEGABYTES = 1000.0, 10.0
 _CLOCK_WARN_S = 30.0
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
