@@ -68,10 +68,13 @@ def train_model(
     inputs: Sequence[Port],
     outputs: Sequence[Port],
     *,
-    fast_convolutions: bool,
+    examples: int | None,
 ) -> bytes:
-    """The `train` function: parameters, optimizer state and buffers go through a Loop, a row of `batches` each."""
-    graph, body = GraphBuilder("_m"), GraphBuilder("_b", fast_convolutions=fast_convolutions)
+    """The `train` function: parameters, optimizer state and buffers go through a Loop, a row of `batches` each.
+
+    `examples` is the batch for which convolutions are made fast; None keeps the direct ones.
+    """
+    graph, body = GraphBuilder("_m"), GraphBuilder("_b", examples=examples)
     to = Lowering(graph)
     moving = [*layout.parameters, *layout.optimizer_state, *layout.buffers]
     start = [

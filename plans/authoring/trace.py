@@ -194,7 +194,11 @@ class _Tracing:
         """Capture and write every function, and list them in a manifest."""
         fields = [*self.inputs, *targets]
         graphs, functions = {}, {}
-        written = {"train": self._train(fields), "evaluate": self._evaluate(fields), "predict": self._predict()}
+        written = {
+            "train": self._train(fields, batch_size),
+            "evaluate": self._evaluate(fields),
+            "predict": self._predict(),
+        }
         for kind, (graph, (entering, leaving)) in written.items():
             graphs[kind] = graph
             functions[kind] = Function(graph=digest_of(graph), inputs=entering, outputs=leaving)
@@ -233,7 +237,7 @@ class _Tracing:
         )
         return Plan.of(manifest, {digest: data for digest, (data, _) in blobs.items()})
 
-    def _train(self, fields: Sequence[DataField]) -> tuple[bytes, Ports]:
+    def _train(self, fields: Sequence[DataField], batch_size: int) -> tuple[bytes, Ports]:
         self.subject.model.train()
         parameters, *fixed = self._vectors()
         state, rate = _floats(self.layout.optimizer_state), [((), torch.float32)]
@@ -250,7 +254,8 @@ class _Tracing:
             metric_count=self.metric_count,
             **self.counts,
         )
-        return train_model(step, self.layout, *ports, fast_convolutions=self.fast_convolutions), ports
+        examples = batch_size if self.fast_convolutions else None
+        return train_model(step, self.layout, *ports, examples=examples), ports
 
     def _evaluate(self, fields: Sequence[DataField]) -> tuple[bytes, Ports]:
         self.subject.model.eval()

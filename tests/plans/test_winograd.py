@@ -115,9 +115,11 @@ def test_float32_rounds_little(form, most):
     assert max(relative(*by_plan(form, 32))) < most
 
 
-def of_sizes(channels, outputs, size, kernel, padding):
+def of_sizes(channels, outputs, size, kernel, padding, examples=32):
     image = Value("x", torch.float32, (None, channels, size, size))
-    return worthwhile(image, Value("w", torch.float32, (outputs, channels, kernel, kernel)), (padding, padding))
+    return worthwhile(
+        image, Value("w", torch.float32, (outputs, channels, kernel, kernel)), (padding, padding), examples
+    )
 
 
 def test_it_is_taken_where_it_was_measured_to_gain():
@@ -135,6 +137,7 @@ def test_it_is_taken_where_it_was_measured_to_gain():
         (32, 32, 32, 3, 1),
         (64, 64, 224, 3, 1),
         (64, 64, 14, 1, 0),  # nothing to save
+        (64, 64, 8, 3, 1, 1),  # the kernel is transformed for one example
         (64, 64, 14, 11, 5),  # more points than float32 bears
     ],
 )
@@ -144,7 +147,7 @@ def test_it_is_not_taken_where_it_gains_nothing(sizes):
 
 def test_open_sizes_are_left_to_conv():
     image = Value("x", torch.float32, (None, 32, None, 14))
-    assert worthwhile(image, Value("w", torch.float32, (64, 32, 5, 5)), (2, 2)) is None
+    assert worthwhile(image, Value("w", torch.float32, (64, 32, 5, 5)), (2, 2), 32) is None
 
 
 def cnn(**options):

@@ -105,7 +105,8 @@ def convolution_backward(
 def _winograd(to: Lowering, image: Value, weight: Value, geometry: _Geometry) -> Winograd | None:
     """The form with fewer multiplications, where it exists, is faster and is wanted."""
     plain = geometry.stride == geometry.dilation == (1, 1) and geometry.groups == 1
-    return worthwhile(image, weight, geometry.padding) if plain and to.graph.fast_convolutions else None
+    examples = to.graph.examples
+    return worthwhile(image, weight, geometry.padding, examples) if plain and examples is not None else None
 
 
 def _spatial(value: Value) -> list[int]:

@@ -28,10 +28,10 @@ def port(name: str, dtype: int, shape: Sequence[int | str]) -> Any:
 class GraphBuilder:
     """One graph under construction. Values are known by name; `prefix` keeps those of a Loop body apart."""
 
-    def __init__(self, prefix: str = "v", *, fast_convolutions: bool = False) -> None:
+    def __init__(self, prefix: str = "v", *, examples: int | None = None) -> None:
         self._prefix = prefix
-        self.fast_convolutions = fast_convolutions
-        """Whether convolutions may take the form that multiplies less and rounds more."""
+        self.examples = examples
+        """The batch for which convolutions may take a form that multiplies less and rounds more; None for none."""
         self._count = 0
         self._nodes: list[Any] = []
         self._known: dict[object, tuple[str, ...]] = {}

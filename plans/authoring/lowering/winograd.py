@@ -23,8 +23,6 @@ __all__ = ["Winograd", "worthwhile"]
 _SWAPPED = [2, 3, 0, 1]
 """[examples, channels, rows, columns] to [rows, columns, examples, channels], and back."""
 
-_EXAMPLES = 32
-"""The batch for which work is compared, since the graph leaves it open."""
 _MOVE = 20.0
 """What reading, packing or moving one element costs, in additions and multiplications at the processor's peak."""
 _FAR = 40.0
@@ -72,10 +70,10 @@ class Winograd:
         shape = to.graph.ints(self.outputs, self.channels, rows.kernel, columns.kernel)
         return to.op("Reshape", to.transpose(flat, [1, 0]), shape)
 
-    def work(self) -> float:
-        """Of forward and both gradients, in the unit of `_MOVE`; constants fitted to ONNX Runtime (ADR 18)."""
+    def work(self, examples: int) -> float:
+        """Of forward and both gradients for a batch, in the unit of `_MOVE` (constants: ADR 20)."""
         rows, columns, channels, outputs = self.rows, self.columns, self.channels, self.outputs
-        tiles, both = columns.tiles * _EXAMPLES, channels * outputs
+        tiles, both = columns.tiles * examples, channels * outputs
         products = (
             _work(tiles, channels, outputs)
             + _work(tiles, outputs, channels)
@@ -84,18 +82,18 @@ class Winograd:
         )
         taps = _work(rows.points, rows.kernel, columns.kernel * both)
         taps += rows.points * _work(columns.points, columns.kernel, both)
-        image = self._transforms(channels, rows.size, columns.size)
-        result = self._transforms(outputs, rows.out, columns.out)
+        image = self._transforms(channels * examples, rows.size, columns.size)
+        result = self._transforms(outputs * examples, rows.out, columns.out)
         return rows.width * columns.points * products + 2 * taps + image + result
 
-    def direct_work(self) -> float:
+    def direct_work(self, examples: int) -> float:
         """The same by multiplying every pixel with every tap."""
         taps, places = self.rows.kernel * self.columns.kernel, self.rows.out * self.columns.out
-        return 3.0 * taps * places * self.channels * (2 * self.outputs + _MOVE) * _EXAMPLES
+        return 3.0 * taps * places * self.channels * (2 * self.outputs + _MOVE) * examples
 
-    def _transforms(self, channels: int, height: int, width: int) -> float:
-        """Work of an image of that size to points and of another from points."""
-        tall, wide, planes = self.rows.width, self.columns.width, channels * _EXAMPLES
+    def _transforms(self, planes: int, height: int, width: int) -> float:
+        """Work of images of that size to points and of as many from points."""
+        tall, wide = self.rows.width, self.columns.width
         there = _work(tall, height, width * planes) + tall * _work(wide, width, planes)
         back = tall * _work(width, wide, planes) + _work(height, tall, width * planes)
         layout = 5 * _MOVE * height * width * planes
@@ -133,7 +131,7 @@ class Winograd:
         return to.op("Reshape", wide, to.graph.ints(rows.points, 1, columns.points, self.channels, self.outputs))
 
 
-def worthwhile(image: Value, weight: Value, padding: Sequence[int]) -> Winograd | None:
+def worthwhile(image: Value, weight: Value, padding: Sequence[int], examples: int) -> Winograd | None:
     """The tiling with the least work for a convolution of two dimensions, stride 1, without dilation or groups.
 
     None where multiplying directly is about as fast, or where a size is open.
@@ -148,8 +146,8 @@ def worthwhile(image: Value, weight: Value, padding: Sequence[int]) -> Winograd 
         for rows in _tilings(height, kernel[0], padding[0])
         for columns in _tilings(width, kernel[1], padding[1])
     ]
-    best = min(choices, key=Winograd.work, default=None)
-    return best if best is not None and best.work() * _GAIN <= best.direct_work() else None
+    best = min(choices, key=lambda choice: choice.work(examples), default=None)
+    return best if best is not None and best.work(examples) * _GAIN <= best.direct_work(examples) else None
 
 
 def _tilings(size: int, kernel: int, padding: int) -> list[Tiling]:
