@@ -68,5 +68,6 @@ def _check(kind: str, addresses: tuple[str, ...]) -> None:
         raise ConfigError(f"{len(addresses)} {kind.upper()} servers, expected {_MOST} at most")
     for address in addresses:
         match = _ADDRESS.fullmatch(address)
-        if match is None or match[1] != kind or not 0 < int(match[2]) < 1 << 16:
+        fits = match is not None and match[1] == kind and 0 < int(match[2]) < 1 << 16
+        if not fits or (kind == "stun" and "?" in address):  # with one such address browsers make no connection at all
             raise ConfigError(f"{address!r} is no {kind.upper()} server, expected {kind}:HOST:PORT")

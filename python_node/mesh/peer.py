@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Peer", "PeerContext"]
 
+_MAX_OFFERS = 4
+"""How often the offer of one attempt is sent: the other side could have it sent without end by offers of its own."""
+
 
 @dataclass(kw_only=True)
 class PeerContext:
@@ -56,6 +59,8 @@ class _Attempt:
     nonce: str
     settled: asyncio.Future[LinkError | None]
     offer: str = field(default="", repr=False)
+    offers: int = 0
+    """How often it was sent."""
     remote_nonce: str | None = None
     link: Link | None = None
     timer: asyncio.TimerHandle | None = field(default=None, repr=False)
@@ -186,7 +191,9 @@ class Peer:
             self._settle(attempt, LinkError(f"{self._what('offer')}: {error!r}"))
 
     async def _send_offer(self, attempt: _Attempt) -> None:
-        if attempt is self._attempt and attempt.offer and attempt.remote_nonce is None:
+        unanswered = attempt is self._attempt and attempt.offer and attempt.remote_nonce is None
+        if unanswered and attempt.offers < _MAX_OFFERS:
+            attempt.offers += 1
             await self._send("offer", attempt, attempt.offer)
 
     async def _handle(self, document: Negotiation) -> None:

@@ -438,6 +438,36 @@ async def test_an_offer_that_only_a_dead_predecessor_saw_is_sent_again(network):
     assert time.perf_counter() - begin < 5  # the offer's own time is 15 s
 
 
+async def test_one_offer_is_sent_four_times_at_most(network):
+    """However often the other side offers: every one of them would have it signed, sealed and relayed again."""
+    low, high = network.pair()
+    insisting = []
+
+    async def insist(payload):
+        document = open_negotiation(payload, sender=high, receiver=low, kind="offer")
+        for _ in range(6):
+            fresh = msgspec.structs.replace(
+                document, sequence=network.meshes[high]._peers[low]._context.next_sequence()
+            )
+            network.meshes[low].receive_signal(high, "offer", seal_negotiation(network.identities[high], fresh))
+
+    def offers():
+        return [signal for signal in network.signals if (signal[0], signal[2]) == (low, "offer")]
+
+    def tamper(me, _to, kind, payload):
+        if me == high and kind == "offer" and not insisting:
+            insisting.append(asyncio.ensure_future(insist(payload)))
+        return None if me == low and kind == "offer" and len(offers()) != 4 else payload
+
+    network.tamper = tamper
+    results = await network.connect_all()
+
+    await asyncio.gather(*insisting)
+    assert insisting
+    assert len(offers()) == 4
+    assert [len(r.linked) for r in results] == [1, 1], [r.failed for r in results]
+
+
 @pytest.mark.parametrize("at", ["offer", "answer", "linked"])
 async def test_an_offer_that_comes_once_more_is_answered_once(network, at):
     low, high = network.pair()

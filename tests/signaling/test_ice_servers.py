@@ -85,6 +85,7 @@ async def test_neither_secret_nor_credential_is_in_logs_settings_metrics_or_the_
         ({"stun": ("stun:h",)}, "is no STUN server"),
         ({"stun": ("stun:h:99999",)}, "is no STUN server"),
         ({"stun": ("stun:a b:1",)}, "is no STUN server"),
+        ({"stun": ("stun:h:1?transport=udp",)}, "is no STUN server"),
         ({"stun": tuple(f"stun:h{i}:1" for i in range(5))}, "5 STUN servers, expected 4 at most"),
         ({"turn": ("stun:h:1",), "turn_secret": SECRET}, "'stun:h:1' is no TURN server"),
         ({"turn": ("turn:h:1?transport=sctp",), "turn_secret": SECRET}, "is no TURN server"),

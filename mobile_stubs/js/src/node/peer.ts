@@ -21,6 +21,8 @@ const BACKOFF_FIRST_MS = 250;
 const BACKOFF_MAX_MS = 8_000;
 const RECONNECT_FOR_MS = 60_000;
 const MAX_WAITING_SIGNALS = 64;
+/** How often the offer of one attempt is sent: the other side could have it sent without end by offers of its own. */
+const MAX_OFFERS = 4;
 
 /** What all peers of a mesh share. */
 export interface PeerContext {
@@ -45,6 +47,8 @@ interface Attempt {
   readonly settle: () => void;
   /** The description offered; null before there is one. */
   offer: string | null;
+  /** How often it was sent. */
+  offers: number;
   remoteNonce: string | null;
   link: Link | null;
   isOver: boolean;
@@ -170,7 +174,8 @@ export class Peer {
 
   /** Send an offer that is made, while it has no answer. */
   private async sendOffer(attempt: Attempt): Promise<void> {
-    if (attempt.isOver || attempt.offer === null || attempt.remoteNonce !== null) return;
+    if (attempt.isOver || attempt.offer === null || attempt.remoteNonce !== null || attempt.offers === MAX_OFFERS) return;
+    attempt.offers++;
     try {
       await this.send("offer", attempt, attempt.offer);
     } catch (error) {
@@ -265,6 +270,7 @@ export class Peer {
       settled: settled.promise,
       settle: settled.fire,
       offer: null,
+      offers: 0,
       remoteNonce: null,
       link: null,
       isOver: false,

@@ -228,6 +228,22 @@ describe("linking", () => {
     expect(world.of(polite, "answer")).toHaveLength(1);
   });
 
+  it("sends one offer four times at most, however often the other side offers", async () => {
+    world = await World.make();
+    const { impolite, polite } = world;
+    world.passes = (mail) => mail === world.of(polite, "offer")[0];
+    void world.link();
+    await world.until(() => world.of(polite, "offer").length === 1);
+    const [first] = world.of(polite, "offer") as [Mail];
+    for (let i = 0; i < 6; i++) await world.deliver(await polite.again(first, impolite));
+    await world.until(() => world.of(impolite, "offer").length >= 4);
+    await world.deliver(world.of(impolite, "offer")[3] as Mail);
+    await world.until(() => world.of(polite, "answer").length === 1);
+    await world.deliver(await polite.again(world.of(polite, "answer")[0] as Mail, impolite)); // taken after all offers
+    await world.until(() => world.isLinked);
+    expect([world.of(impolite, "offer").length, impolite.ends.length]).toEqual([4, 1]);
+  });
+
   for (const at of ["answered", "linked"] as const) {
     it(`is not disturbed by an offer that comes once more when it is ${at}`, async () => {
       world = await World.make();
