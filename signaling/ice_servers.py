@@ -69,5 +69,5 @@ def _check(kind: str, addresses: tuple[str, ...]) -> None:
     for address in addresses:
         match = _ADDRESS.fullmatch(address)
         fits = match is not None and match[1] == kind and 0 < int(match[2]) < 1 << 16
-        if not fits or (kind == "stun" and "?" in address):  # with one such address browsers make no connection at all
+        if not fits or (kind == "stun" and "?" in address):  # browsers then make no connection at all
             raise ConfigError(f"{address!r} is no {kind.upper()} server, expected {kind}:HOST:PORT")
