@@ -122,6 +122,12 @@ def test_a_process_of_its_own_gives_the_same_bits(plan, tmp_path, in_a_file):
         assert np.any(result != 0)
 
 
+def test_that_process_holds_no_pytorch():
+    code = "import sys, plans.trial; print([name for name in ('torch', 'sympy') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_it_fails_with_the_same_words(plan, tmp_path):
     given = trial_of(plan)
     wrong = Trial(given.data, given.optimizer_state[1:], given.learning_rate, given.seed)
