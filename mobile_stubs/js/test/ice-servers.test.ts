@@ -33,7 +33,9 @@ describe("STUN and TURN servers that the page's server names", () => {
     const asked = answers({ ice_servers: [stun, turn("ann")], lifetime_s: 3600 });
     const { ice, told, problems } = page();
     await ice.load();
-    expect(asked.mock.calls.map(([url, options]) => [url.href.endsWith("/join/ice-servers.json"), options])).toEqual([[true, { cache: "no-store" }]]);
+    expect(asked.mock.calls.map(([url, options]) => [url.href.endsWith("/join/ice-servers.json"), options])).toEqual([
+      [true, { cache: "no-store", signal: expect.any(AbortSignal) }],
+    ]);
     expect(ice.servers).toEqual([stun, turn("ann")]);
     expect([told, problems]).toEqual([[["stun.example", "turn.example", "[::1]"]], []]);
   });
@@ -48,6 +50,20 @@ describe("STUN and TURN servers that the page's server names", () => {
     expect([asked.mock.calls.length, ice.servers]).toEqual([2, [turn("bob")]]);
     await vi.advanceTimersByTimeAsync(1e9);
     expect(asked).toHaveBeenCalledTimes(2);
+  });
+
+  it("do not keep the page waiting for a server that says nothing", async () => {
+    const late = new AbortController();
+    const timeout = vi.spyOn(AbortSignal, "timeout").mockReturnValue(late.signal);
+    vi.stubGlobal("fetch", (_url: URL, { signal }: RequestInit) => {
+      return new Promise((_resolve, reject) => signal?.addEventListener("abort", () => reject(signal.reason as Error)));
+    });
+    const { ice, problems } = page();
+    const loaded = ice.load();
+    late.abort(new Error("it took too long"));
+    await loaded;
+    expect([timeout.mock.calls, problems]).toEqual([[[10_000]], ["it took too long"]]);
+    timeout.mockRestore();
   });
 
   it("stay what they were while the server cannot be asked, and it is asked again in a minute", async () => {

@@ -6,6 +6,8 @@ import { decodeJson, integer, list, nullable, optional, record, text } from "../
 
 const MAX_BYTES = 16_384;
 const AGAIN_S = 60;
+/** The page opens when the server has told or this time is over. */
+const ANSWER_MS = 10_000;
 
 const SCHEMA = record({
   ice_servers: list(
@@ -53,7 +55,10 @@ export class OfferedIceServers {
 }
 
 async function fetched(): Promise<string> {
-  const response = await fetch(new URL("./ice-servers.json", import.meta.url), { cache: "no-store" });
+  const response = await fetch(new URL("./ice-servers.json", import.meta.url), {
+    cache: "no-store",
+    signal: AbortSignal.timeout(ANSWER_MS),
+  });
   if (!response.ok) throw new EncodingError(`HTTP ${response.status}`);
   return response.text();
 }
