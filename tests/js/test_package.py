@@ -6,11 +6,15 @@ import json
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from examples.digits import build_plan
+from spec import generate_schemas
 from tests.e2e.world import World
+
+SCHEMAS = Path(generate_schemas.__file__).parent / "schemas"
 
 
 def test_the_lockfile_names_no_host_but_every_digest_and_there_are_three_dependencies(package):
@@ -25,6 +29,24 @@ def test_the_lockfile_names_no_host_but_every_digest_and_there_are_three_depende
 def test_the_bundle_of_a_page_is_at_most_60_kb_gzipped(package):
     bundle = (package / "dist" / "bundle" / "peerplan.js").read_bytes()
     assert len(gzip.compress(bundle, 9)) <= 60_000
+
+
+def test_no_name_that_leaves_the_bundle_is_shortened_in_it(package):
+    script = "import { internalNames } from './internal-names.mjs'; console.log(JSON.stringify(internalNames()))"
+    done = subprocess.run(
+        ["node", "--input-type=module", "-e", script], cwd=package, capture_output=True, text=True, check=True
+    )
+    names = set(json.loads(done.stdout))
+    assert {"ownIndex", "keepCommit", "maskPublics"} <= names
+    schemas = "".join(path.read_text(encoding="utf-8") for path in SCHEMAS.rglob("*.json"))
+    assert {name for name in names if f'"{name}"' in schemas} == set()
+    public = "".join(path.read_text(encoding="utf-8") for path in (package / "dist").rglob("*.d.ts"))
+    for kept in ("modelDigest", "heldOut", "minCohort", "iceServers", "peerId", "bytesSent", "leastBattery"):
+        assert kept in public
+        assert kept not in names
+    bundle = (package / "dist" / "bundle" / "peerplan.js").read_text(encoding="utf-8")
+    assert "keepCommit" not in bundle
+    assert "modelDigest" in bundle
 
 
 @pytest.fixture
