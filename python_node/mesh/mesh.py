@@ -139,8 +139,14 @@ class Mesh:
             LimitExceededError: more peers than `max_links`.
         """
         wanted: list[Peer] = []
-        for peer_id in dict.fromkeys(peers):
-            peer = self._peer(peer_id)
+        asked = tuple(dict.fromkeys(peers))
+        if len(asked) > self._config.max_links:
+            raise LimitExceededError(
+                f"{len(asked)} peers to be linked, no room for more than {self._config.max_links}"
+            )
+        for peer_id in asked:
+            peer = self._peer(peer_id, asked_here=True)
+            self._peers[peer_id] = self._peers.pop(peer_id)  # in order of when they were wanted last
             peer.want()
             wanted.append(peer)
         waiting = [asyncio.ensure_future(peer.linked()) for peer in wanted if peer.link is None]
@@ -222,7 +228,7 @@ class Mesh:
             raise LinkError(f"no link between {short(self._identity.peer_id)} and {short(peer)}{because}")
         return found.link
 
-    def _peer(self, peer_id: PeerId) -> Peer:
+    def _peer(self, peer_id: PeerId, *, asked_here: bool = False) -> Peer:
         found = self._peers.get(peer_id)
         if found is not None:
             return found
@@ -231,7 +237,9 @@ class Mesh:
         if peer_id == self._identity.peer_id:
             raise LinkError(f"{short(peer_id)} cannot link to itself")
         self._drop_idle()
-        if len(self._peers) >= self._config.max_links:
+        if len(self._peers) >= self._config.max_links and asked_here:
+            self._make_room(peer_id)
+        elif len(self._peers) >= self._config.max_links:
             raise LimitExceededError(f"{len(self._peers)} peers are linked or linking, no room for {short(peer_id)}")
         peer = self._peers[peer_id] = Peer(peer_id, self._context)
         peer.counters = self._past.pop(peer_id, peer.counters)
@@ -242,6 +250,16 @@ class Mesh:
             self._past[peer_id] = self._peers.pop(peer_id).counters
         while len(self._past) > _MOST_PAST:
             self._forgotten.add(self._past.pop(next(iter(self._past))))
+
+    def _make_room(self, newcomer: PeerId) -> None:
+        """End a link that only the other side wants, or else the one that was wanted here longest ago.
+
+        So peers that fetch models, and cohorts of long ago, keep no round from linking.
+        """
+        peers = self._peers.values()
+        peer = next((peer for peer in peers if not peer.wanted), next(iter(peers)))
+        self._past[peer.id] = self._peers.pop(peer.id).counters
+        self._spawn(peer.close(f"its place is needed for {short(newcomer)}"))
 
     def _no_answer(self, peer: PeerId, timeout_s: float) -> LinkError:
         return LinkError(

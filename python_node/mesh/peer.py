@@ -169,6 +169,8 @@ class Peer:
                 failures += 1
                 backoff = min(self._config.backoff_max_s, self._config.backoff_first_s * 2.0 ** (failures - 1))
                 delay = backoff * random.uniform(0.5, 1.0)  # noqa: S311 (jitter, no secret)
+            if self.link is None:
+                self.wanted = False  # given up until the next `want`: it takes nobody's place meanwhile
         finally:
             self._notify()
 

@@ -396,6 +396,40 @@ async def test_links_have_a_bounded_number(network):
         await network.meshes[me].connect(others, timeout_s=1)
 
 
+async def test_links_that_are_not_needed_make_room_for_those_wanted_here(network):
+    """Neither peers that fetch models nor the cohorts of long ago keep a node out of a round."""
+    node, *others = [network.add(number, config=MeshConfig(max_links=2)) for number in range(1, 7)]
+    mesh = network.meshes[node]
+    assert (await mesh.connect(others[:1], timeout_s=60)).linked == {others[0]}
+    assert (await network.meshes[others[1]].connect([node], timeout_s=60)).linked == {node}
+    await network.until(lambda: mesh.linked == set(others[:2]))
+
+    assert (await mesh.connect(others[2:3], timeout_s=60)).linked == {others[2]}
+    assert mesh.linked == {others[0], others[2]}  # the one that was not wanted here is gone
+    assert (await mesh.connect(others[:1], timeout_s=60)).linked == {others[0]}
+    assert (await mesh.connect(others[3:4], timeout_s=60)).linked == {others[3]}
+    assert mesh.linked == {others[0], others[3]}  # the one that was wanted longest ago is gone
+
+    for gone in others[1:3]:
+        await network.until(lambda gone=gone: (gone, node, False) in [link[:3] for link in network.links])
+    late = asyncio.ensure_future(network.meshes[others[4]].connect([node], timeout_s=60))
+    await network.until(lambda: network.refused)
+    late.cancel()
+    assert f"no room for {others[4][:8]}" in str(network.refused[0])
+    assert mesh.linked == {others[0], others[3]}
+
+
+async def test_a_peer_that_was_given_up_takes_no_place(network):
+    config = MeshConfig(max_links=1, link_timeout_s=0.05, reconnect_for_s=0.1)
+    node, other = [network.add(number, config=config) for number in (1, 2)]
+    network.tamper = lambda *_: None
+    assert not (await network.meshes[node].connect([other], timeout_s=60)).linked
+
+    network.tamper = None
+    third = network.add(3)
+    assert (await network.meshes[third].connect([node], timeout_s=60)).linked == {node}
+
+
 def test_the_encoder_refuses_a_peer_with_tiny_messages():
     with pytest.raises(LinkError, match="1023"):
         FrameEncoder(max_frame_bytes=1023)

@@ -87,11 +87,19 @@ export class Mesh {
    * Want links to these peers; resolves when each is linked, given up, or the time is over.
    *
    * @throws LinkError the mesh is closed, or a peer is this node.
+   * @throws LimitExceededError more peers than may be linked.
    */
   async connect(peers: Iterable<PeerId>, timeoutMs: number): Promise<void> {
     if (this.isClosed) throw new LinkError("the mesh is closed"); // also for peers that it still knows
-    const wanted = [...peers].map((id) => this.peer(id));
-    for (const peer of wanted) peer.want();
+    const asked = new Set(peers);
+    if (asked.size > MAX_LINKS) throw new LimitExceededError(`${asked.size} peers to be linked, no room for more than ${MAX_LINKS}`);
+    const wanted = [...asked].map((id) => {
+      const peer = this.peer(id, true);
+      this.peers.delete(id); // in order of when they were wanted last
+      this.peers.set(id, peer);
+      peer.want();
+      return peer;
+    });
     await Promise.all(wanted.map((peer) => peer.linked(timeoutMs)));
   }
 
@@ -150,13 +158,14 @@ export class Mesh {
     for (const peer of this.peers.values()) peer.close(reason);
   }
 
-  private peer(id: PeerId): Peer {
+  private peer(id: PeerId, isAskedHere = false): Peer {
     const found = this.peers.get(id);
     if (found !== undefined) return found;
     if (this.isClosed) throw new LinkError("the mesh is closed");
     if (id === this.context.identity.peerId) throw new LinkError(`${short(id)} cannot link to itself`);
     this.dropIdle();
-    if (this.peers.size >= MAX_LINKS) {
+    if (this.peers.size >= MAX_LINKS && isAskedHere) this.makeRoom(id);
+    else if (this.peers.size >= MAX_LINKS) {
       throw new LimitExceededError(`${this.peers.size} peers are linked or linking, no room for ${short(id)}`);
     }
     const peer = new Peer(id, this.context);
@@ -165,10 +174,24 @@ export class Mesh {
   }
 
   private dropIdle(): void {
-    for (const peer of [...this.peers.values()].filter((candidate) => candidate.isIdle)) {
-      this.past = { sent: this.past.sent + peer.traffic.sent, received: this.past.received + peer.traffic.received };
-      this.peers.delete(peer.id);
-    }
+    for (const peer of [...this.peers.values()].filter((candidate) => candidate.isIdle)) this.forget(peer);
+  }
+
+  /**
+   * End a link that only the other side wants, or else the one that was wanted here longest ago: peers that fetch
+   * models, and cohorts of long ago, keep no round from linking.
+   */
+  private makeRoom(newcomer: PeerId): void {
+    const peers = [...this.peers.values()];
+    const found = peers.find((peer) => !peer.isWanted) ?? peers[0];
+    if (found === undefined) return;
+    found.close(`its place is needed for ${short(newcomer)}`);
+    this.forget(found);
+  }
+
+  private forget(peer: Peer): void {
+    this.past = { sent: this.past.sent + peer.traffic.sent, received: this.past.received + peer.traffic.received };
+    this.peers.delete(peer.id);
   }
 
   /** Time in which this process did not run (a laptop asleep) does not count against the others. */

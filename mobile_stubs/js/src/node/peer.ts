@@ -151,6 +151,7 @@ export class Peer {
       await this.attempt?.settled;
       wait = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** failures) * (0.5 + Math.random() / 2);
     }
+    if (this.link === null) this.isWanted = false; // given up until the next `want`: it takes nobody's place meanwhile
   }
 
   /** Wait; an attempt or a link that shows up meanwhile ends the wait. */
