@@ -13,7 +13,7 @@ from examples.digits import build_plan
 from python_node.mesh import MeshConfig
 from spec.reference import output
 from spec.reference.requests import requests_of
-from tests.e2e.world import TIMING, UNHURRIED, World, finished
+from tests.e2e.world import TOGETHER, UNHURRIED, World, finished
 from tests.js.leaders import Leaders, terms_led_by
 from tests.js.process import SCRIPTS, JsPeer, owned_examples
 
@@ -41,7 +41,7 @@ async def world(tmp_path):
 async def patient(world):
     """A world whose signaling server names the first cohort only when it is complete, and then waits for the slow."""
     await world.stop_signaling()
-    timing = dataclasses.replace(TIMING, gather_s=60.0, settle_s=10.0)
+    timing = dataclasses.replace(TOGETHER, gather_s=60.0)
     world.config = dataclasses.replace(world.config, timing=timing)
     await world.start_signaling()
     return world

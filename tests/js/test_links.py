@@ -7,7 +7,7 @@ import pytest
 
 from examples.digits import build_plan
 from protocol.identity import Identity
-from tests.e2e.world import UNHURRIED, World, finished
+from tests.e2e.world import TOGETHER, UNHURRIED, World, finished
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +17,7 @@ def plan():
 
 @pytest.fixture
 async def world(tmp_path):
-    async with World(tmp_path) as made:
+    async with World(tmp_path, timing=TOGETHER) as made:
         yield made
 
 

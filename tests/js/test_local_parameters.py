@@ -10,7 +10,7 @@ import plans
 from examples.digits import build_plan
 from tests.e2e.data import EXAMPLES
 from tests.e2e.wiretap import Haystack, Needles, every_form
-from tests.e2e.world import World, finished, models
+from tests.e2e.world import TOGETHER, World, finished, models
 from tests.js.process import owned_examples
 
 ROUNDS = 3
@@ -25,7 +25,7 @@ def plan():
 
 @pytest.fixture
 async def world(tmp_path):
-    async with World(tmp_path) as made:
+    async with World(tmp_path, timing=TOGETHER) as made:
         yield made
 
 

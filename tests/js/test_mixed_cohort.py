@@ -9,7 +9,7 @@ import pytest
 
 from examples.digits import build_plan
 from python_node.receipts import open_receipt
-from tests.e2e.world import World, finished, models
+from tests.e2e.world import TOGETHER, World, finished, models
 from tests.js.leaders import Leaders
 from tests.js.process import SCRIPTS
 
@@ -23,7 +23,7 @@ def plan():
 
 @pytest.fixture
 async def world(tmp_path):
-    async with World(tmp_path) as made:
+    async with World(tmp_path, timing=TOGETHER) as made:
         yield made
 
 
