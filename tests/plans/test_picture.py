@@ -52,6 +52,7 @@ def test_the_weight_gradient_of_a_convolution_stays_readable():
     plan = plans.trace(
         nn.Sequential(nn.Conv2d(8, 4, 5), nn.Flatten(), nn.Linear(64, 3)), loss="cross_entropy", optimizer="sgd",
         inputs={"x": Field("float32", (8, 8, 8))}, targets={"y": Field("int64")}, name="t", version="1", check=False,
+        fast_convolutions=False,
     )  # fmt: skip
     assert "MatMul \u00d725" in labels(plans.picture(plan.graph("train"), title="t"))
 
