@@ -1,7 +1,7 @@
 /**
  * Names of properties that nobody outside the bundle can mean, so that build.mjs may shorten them in it.
  *
- * Those are members in camel case of the round machine and the secure aggregation, which do no I/O, less every name that is
+ * Those are members in camel case of the node, the round machine and the secure aggregation, less every name that is
  * written in quotes anywhere, or that stands in a file whose values cross the border of the bundle: its API, what is stored,
  * what graphs are fed, and messages to workers. Documents and messages between peers write names in snake case or as one
  * word; terser leaves alone what browsers know.
@@ -9,7 +9,7 @@
 
 import { readdirSync, readFileSync } from "node:fs";
 
-const INSIDE = /^(?:round|secagg)\//;
+const INSIDE = /^(?:round|secagg|node)\//;
 const BORDER = [
   /^browser\//,
   /^join\//,
