@@ -222,21 +222,24 @@ def peak_memory(case: Case) -> dict[str, object]:
     }
 
 
-def cases(*, large: bool) -> list[Case]:
+def cases(n: int, elements: int) -> list[Case]:
+    """One size: nobody lost, and a tenth and three tenths before and after; fewer than one peer is no case."""
+    found: dict[tuple[int, str], Case] = {}
+    for case in (
+        Case(n, elements),
+        *(Case(n, elements, lost, w) for lost in (0.1, 0.3) for w in ("before", "after")),
+    ):
+        if case.when == "never" or case.dropouts:
+            found.setdefault((case.dropouts, case.when), case)
+    return list(found.values())
+
+
+def table(*, large: bool) -> list[Case]:
     """Every setting of the table."""
     out = []
     for n in (5, 10, 32, 64):
-        for elements in (2_400, 10_000, 1_000_000):
-            out.append(Case(n, elements))
-            if elements != 2_400:
-                out += [Case(n, elements, lost, when) for lost in (0.1, 0.3) for when in ("before", "after")]
-    if large:
-        out.append(Case(10, 10_000_000))
-    seen: dict[tuple[int, int, int, str], Case] = {}
-    for case in out:
-        if case.when == "never" or case.dropouts:
-            seen.setdefault((case.n, case.elements, case.dropouts, case.when), case)
-    return list(seen.values())
+        out += [Case(n, 2_400), *cases(n, 10_000), *cases(n, 1_000_000)]
+    return [*out, Case(10, 10_000_000)] if large else out
 
 
 def main() -> int:
@@ -247,11 +250,11 @@ def main() -> int:
         "--large", action="store_true", help="also 10 peers with 10 million elements (2 GB of memory)"
     )
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", nargs=2, type=int, metavar=("N", "D"), help="one cohort size and vector length")
+    parser.add_argument(
+        "--only", nargs=2, type=int, metavar=("N", "D"), help="one cohort size and vector length, with dropouts"
+    )
     options = parser.parse_args()
-    chosen = cases(large=options.large)
-    if options.only:
-        chosen = [Case(*options.only)]
+    chosen = cases(*options.only) if options.only else table(large=options.large)
     rows = []
     for case in chosen:
         row = measure(case, options.repeats)
