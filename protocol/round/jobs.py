@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from protocol.errors import RoundError
 from protocol.secagg.apply import Aggregate
 from protocol.secagg.keys import agree, mask_key, private_key, self_key
-from protocol.secagg.masking import MaskedUpdate, SignedKey, mask_update, unmask_sum
-from protocol.secagg.packing import unpack
+from protocol.secagg.masking import MaskedUpdate, RingElements, SignedKey, mask_update, unmask_sum
 from protocol.secagg.parameters import ChunkPlan, RoundParameters
-from protocol.secagg.quantise import quantise, signed_sum
+from protocol.secagg.quantise import Quantised, WholeNumbers, signed_sum
 
 __all__ = ["GroupSum", "LocalUpdate", "MaskJob", "SumJob", "UnpackJob", "tail_bytes"]
 
@@ -39,19 +38,18 @@ class LocalUpdate:
         """Coordinates of the vector it becomes: d."""
         return len(self.values) + 1 + len(self.tail)
 
-    def ring_elements(self, parameters: RoundParameters, rounding_key: bytes) -> NDArray[np.uint32]:
-        """Quantised, uint32 [D].
+    def ring_elements(self, parameters: RoundParameters, rounding_key: bytes) -> Quantised:
+        """Quantised while it is read.
 
         Raises:
-            RoundError: the update holds NaN or infinity, or its weight is out of range.
+            RoundError: its weight is out of range; when it is read, the update holds NaN or infinity.
         """
-        return quantise(
+        return Quantised(
             self.values,
             self.tail,
             weight_fraction=self.weight_fraction,
             clip=parameters.clip,
             largest_value=parameters.largest_value,
-            padded_length=parameters.padded_length,
             rounding_key=rounding_key,
             weights_at=self.weights_at,
         )
@@ -74,21 +72,18 @@ class GroupSum:
         """Coordinates: d."""
         return len(self.sums)
 
-    def ring_elements(self, parameters: RoundParameters, *, counts: bool) -> NDArray[np.uint32]:
-        """Two's complement, uint32 [D]; zeros where another delegate puts the sum in (`counts` False).
+    def ring_elements(self, parameters: RoundParameters, *, counts: bool) -> WholeNumbers:
+        """Two's complement; zeros where another delegate puts the sum in (`counts` False).
 
         Raises:
             RoundError: a coordinate is beyond what `multiplicity` peers can sum up to.
         """
-        out = np.zeros(parameters.padded_length, np.uint32)
         bound = parameters.largest_contribution
         if self.length and (int(self.sums.max()) > bound or int(self.sums.min()) < -bound):
             raise RoundError(
                 f"the group's sum is out of range: beyond {parameters.multiplicity} peers' largest values"
             )
-        if counts:
-            out.view(np.int32)[: self.length] = self.sums
-        return out
+        return WholeNumbers(self.sums if counts else self.sums[:0])
 
 
 @dataclass(frozen=True, repr=False)
@@ -112,12 +107,12 @@ class MaskJob:
                 key = mask_key(self.t1, self.shared[peer], self.own_index, peer)
                 keys.append(SignedKey(key, add=peer > self.own_index))
         if isinstance(self.update, LocalUpdate):
-            quantised = self.update.ring_elements(self.parameters, self.rounding_key)
+            plain: RingElements = self.update.ring_elements(self.parameters, self.rounding_key)
         else:
             counts = self.parameters.contributes(self.own_index, frozenset(self.plan.peers))
-            quantised = self.update.ring_elements(self.parameters, counts=counts)
+            plain = self.update.ring_elements(self.parameters, counts=counts)
         bounds = [self.plan.bounds(chunk) for chunk in range(self.plan.count)]
-        return mask_update(quantised, keys, ring_bits=self.parameters.ring_bits, chunk_bounds=bounds)
+        return mask_update(plain, keys, ring_bits=self.parameters.ring_bits, chunk_bounds=bounds)
 
 
 @dataclass(frozen=True, repr=False)
@@ -159,8 +154,9 @@ class UnpackJob:
         contributions = self.parameters.contributions(self.survivors)
         for chunk, payload in self.sums.items():
             start, end = self.plan.bounds(chunk)
-            sums[start:end] = signed_sum(
-                unpack(payload, self.parameters.ring_bits),
+            signed_sum(
+                payload,
+                sums[start:end],
                 self.parameters.ring_bits,
                 survivors=contributions,
                 largest_value=self.parameters.largest_contribution,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from protocol.encoding import Digest
 from protocol.errors import RoundError
+from protocol.secagg import passes
 from protocol.secagg.server_step import step_of
 from protocol.server_optimizer import FEDAVG, ServerOptimizer, moment_count
 
@@ -71,21 +72,17 @@ def apply_aggregate(
         raise RoundError(
             f"the summed weight of {len(aggregate.survivors)} survivors is {weight}, expected above zero"
         )
+    model = np.require(model, np.float32, ("C", "A"))  # bytes from elsewhere may lie at odd places
     out = np.empty_like(model)
     tile = min(_TILE, length)
-    space, other, adapt = np.empty(tile, np.float64), np.empty(tile, np.float64), step_of(optimizer, tile)
+    space, adapt = np.empty(tile, np.float64), step_of(optimizer, tile)
     for start, end in (*_tiles(0, parameters), *_tiles(parameters, length)):
         change = space[: end - start]
-        np.copyto(change, aggregate.sums[start:end])
-        np.multiply(change, clip, out=change)
-        np.divide(change, float(weight), out=change)
+        passes.mean(change, aggregate.sums[start:end], clip, float(weight))
         if start < parameters:
             moments = [slice(at + start, at + end) for at in range(length, len(model), parameters)]
             adapt(change, [model[part] for part in moments], [out[part] for part in moments])
-        before = other[: end - start]
-        np.copyto(before, model[start:end])
-        np.add(before, change, out=change)
-        out[start:end] = change
+        passes.advance(out[start:end], model[start:end], change)
     return out
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.secagg.packing import pack_into, unpack
+from protocol.secagg import passes
 from protocol.secagg.prg import TILE, MaskStream
 
-__all__ = ["MaskedUpdate", "SignedKey", "mask_update", "unmask_sum"]
+__all__ = ["MaskedUpdate", "RingElements", "SignedKey", "mask_update", "unmask_sum"]
 
 Words = NDArray[np.uint32]
 
@@ -36,18 +37,27 @@ class MaskedUpdate:
     digests: tuple[bytes, ...]
 
 
+class RingElements(Protocol):
+    """A vector in the ring, read once from its first element on: the plain values exist a tile at a time."""
+
+    def fill(self, out: Words, /) -> None:
+        """Write the next `len(out)` elements, at most TILE; zeros behind the vector's end."""
+
+
 def mask_update(
-    quantised: Words, keys: Sequence[SignedKey], *, ring_bits: int, chunk_bounds: Sequence[tuple[int, int]]
+    plain: RingElements, keys: Sequence[SignedKey], *, ring_bits: int, chunk_bounds: Sequence[tuple[int, int]]
 ) -> MaskedUpdate:
-    """Add every mask to uint32 [D], in place (the plain values are gone afterwards), pack it and hash the chunks."""
-    streams = [(MaskStream(item.key), item.add) for item in keys]
-    packed = bytearray(len(quantised) * ring_bits // 8)
+    """Add every mask to the elements of all chunks, pack them and hash the chunks."""
+    length = chunk_bounds[-1][1]
+    masks = _Masks(keys, start=0, longest=length)
+    packed = bytearray(length * ring_bits // 8)
     view = memoryview(packed)
-    tile = np.empty(TILE, np.uint32)
-    for start in range(0, len(quantised), TILE):
-        part = quantised[start : start + TILE]
-        _accumulate(part, streams, tile[: len(part)])
-        pack_into(part, ring_bits, view[start * ring_bits // 8 : (start + len(part)) * ring_bits // 8])
+    tile = np.empty(min(TILE, length), np.uint32)
+    for start in range(0, length, TILE):
+        part = tile[: length - start]
+        plain.fill(part)
+        masks.add_to(part)
+        passes.pack(part, view[start * ring_bits // 8 : (start + len(part)) * ring_bits // 8], ring_bits)
     frozen = view.toreadonly()
     chunks = tuple(frozen[start * ring_bits // 8 : end * ring_bits // 8] for start, end in chunk_bounds)
     return MaskedUpdate(chunks=chunks, digests=tuple(hashlib.sha256(chunk).digest() for chunk in chunks))
@@ -61,23 +71,40 @@ def unmask_sum(
     Returns:
         The packed chunk of the aggregate.
     """
-    total = unpack(masked[0], ring_bits)
-    for chunk in masked[1:]:
-        total += unpack(chunk, ring_bits)
-    streams = [(MaskStream(item.key, start=start), item.add) for item in keys]
-    tile = np.empty(min(TILE, len(total)), np.uint32)
-    for at in range(0, len(total), TILE):
-        part = total[at : at + TILE]
-        _accumulate(part, streams, tile[: len(part)])
-    packed = bytearray(len(total) * ring_bits // 8)
-    pack_into(total, ring_bits, memoryview(packed))
+    packed = bytearray(len(masked[0]))
+    view = memoryview(packed)
+    length = len(packed) * 8 // ring_bits
+    masks = _Masks(keys, start=start, longest=length)
+    tile = np.empty(min(TILE, length), np.uint32)
+    for at in range(0, length, TILE):
+        part = tile[: length - at]
+        part[:] = 0
+        place = slice(at * ring_bits // 8, (at + len(part)) * ring_bits // 8)
+        for chunk in masked:
+            passes.add_packed(part, memoryview(chunk)[place], ring_bits)
+        masks.add_to(part)
+        passes.pack(part, view[place], ring_bits)
     return bytes(packed)
 
 
-def _accumulate(part: Words, streams: Sequence[tuple[MaskStream, bool]], tile: Words) -> None:
-    for stream, add in streams:
-        stream.fill(tile)
-        if add:
-            np.add(part, tile, out=part)
-        else:
-            np.subtract(part, tile, out=part)
+class _Masks:
+    """The masks of several keys, expanded a tile at a time and added two at a time."""
+
+    def __init__(self, keys: Sequence[SignedKey], *, start: int, longest: int) -> None:
+        streams = [(MaskStream(item.key, start=start), item.add) for item in keys]
+        self._pairs = list(zip(streams[::2], streams[1::2], strict=False))
+        self._single = streams[-1] if len(streams) % 2 else None
+        self._one, self._two = np.empty((2, min(TILE, longest)), np.uint32)
+
+    def add_to(self, part: Words) -> None:
+        """Add the next `len(part)` elements of every mask, or take them away."""
+        one, two = self._one[: len(part)], self._two[: len(part)]
+        first, second = one.data.cast("B"), two.data.cast("B")
+        for (stream, add), (other, add_other) in self._pairs:
+            stream.fill(first)
+            other.fill(second)
+            passes.add_two_masks(part, one, two, add, add_other)
+        if self._single is not None:
+            stream, add = self._single
+            stream.fill(first)
+            passes.add_mask(part, one, add)

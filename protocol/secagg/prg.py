@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR, GCM
-from numpy.typing import NDArray
 
-__all__ = ["TILE", "MaskStream", "by_ctr", "by_gcm"]
+__all__ = ["TILE", "MaskStream", "by_ctr", "by_gcm", "write_keystream"]
 
 TILE = 1 << 16
 """Elements expanded at once: 256 KiB of keystream stay in the processor's second-level cache."""
 
-_ZEROS = bytes(4 * TILE)
+_ZEROS = memoryview(bytes(4 * TILE))
 
 
 class MaskStream:
@@ -31,10 +29,9 @@ class MaskStream:
             raise ValueError(f"a mask starts at a multiple of 4 elements, got {start}")
         self._encryptor = by_ctr(key, start) if start else by_gcm(key)
 
-    def fill(self, out: NDArray[np.uint32]) -> None:
-        """Write the next `len(out)` elements (at most TILE) as full 32-bit words; the caller keeps the low k bits."""
-        view = out.data.cast("B")
-        self._encryptor.update_into(memoryview(_ZEROS)[: len(view)], view)
+    def fill(self, out: memoryview) -> None:
+        """Write the next elements (at most TILE) as full 32-bit words into bytes; the caller keeps the low k bits."""
+        write_keystream(self._encryptor, out)
 
 
 def by_ctr(key: bytes, start: int) -> CipherContext:
@@ -45,3 +42,8 @@ def by_ctr(key: bytes, start: int) -> CipherContext:
 def by_gcm(key: bytes) -> CipherContext:
     """The keystream from the first element on: a nonce of zeros makes GCM's first counter 2."""
     return Cipher(AES(key), GCM(bytes(12))).encryptor()
+
+
+def write_keystream(encryptor: CipherContext, out: memoryview) -> None:
+    """Write its next bytes into `out`, at most 4 * TILE."""
+    encryptor.update_into(_ZEROS[: len(out)], out)

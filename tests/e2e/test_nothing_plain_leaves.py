@@ -6,16 +6,15 @@ equal to that one's update in the unit's coordinates: true of any sum and no lea
 
 import base64
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import plans
 from protocol.link import MessageKind
-from protocol.secagg.packing import pack_into
 from tests.e2e.wiretap import Haystack, Needles, Wiretap
 from tests.e2e.world import finished, whole_log
+from tests.secagg.ring import packed
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +47,6 @@ async def tapped(world, dense_plan, monkeypatch):
     assert [len(entry.survivors) for entry in await whole_log(author, run)] == [4, 4]
     assert len(tap.plain) == len(tap.updates) == len(tap.masked) == 8
     return tap, hosts
-
-
-def packed(words: np.ndarray, ring_bits: int) -> bytes:
-    out = bytearray(len(words) * ring_bits // 8)
-    pack_into(words, ring_bits, memoryview(out))
-    return bytes(out)
 
 
 def forms_of_updates(tap: Wiretap) -> dict[str, list[bytes]]:
@@ -115,7 +108,7 @@ async def test_the_taps_would_see_a_plain_update_that_was_sent(tapped):
 
 async def test_removing_the_masks_is_noticed(world, plan, monkeypatch):
     """The guard itself: with masks of zeros the very same search finds the updates."""
-    monkeypatch.setattr("protocol.secagg.masking._accumulate", lambda _part, _streams, _tile: None)
+    monkeypatch.setattr("protocol.secagg.masking._Masks.add_to", lambda _self, _part: None)
     tap = Wiretap(monkeypatch)
     await world.nodes(3)
     author = await world.author()

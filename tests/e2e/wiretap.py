@@ -13,8 +13,10 @@ from websockets.frames import Frame
 from websockets.protocol import CLIENT, Protocol
 
 from protocol.round import jobs
+from protocol.secagg.quantise import WholeNumbers
 from python_node.mesh.fast_sctp import FastDtlsTransport
 from python_node.mesh.rtc import RtcConnection
+from tests.secagg.ring import read_whole
 
 WINDOW = 16
 TABLE_BITS = 24
@@ -73,20 +75,20 @@ class Wiretap:
 
     def _tap_jobs(self, monkeypatch) -> None:
         """The needles themselves, taken where masking begins."""
-        quantise, mask = jobs.quantise, jobs.mask_update
+        quantised, mask = jobs.Quantised, jobs.mask_update
 
-        def tapped_quantise(update, *arguments, **options):
-            words = quantise(update, *arguments, **options)
+        def tapped_quantised(update, *arguments, **options):
             self.updates.append(np.array(update))
-            self.plain.append(words.copy())
-            return words
+            return quantised(update, *arguments, **options)
 
-        def tapped_mask(*arguments, **options):
-            masked = mask(*arguments, **options)
+        def tapped_mask(plain, keys, *, chunk_bounds, **options):
+            words = read_whole(plain, chunk_bounds[-1][1])
+            self.plain.append(words)
+            masked = mask(WholeNumbers(words.view(np.int32)), keys, chunk_bounds=chunk_bounds, **options)
             self.masked.append(b"".join(bytes(chunk) for chunk in masked.chunks))
             return masked
 
-        monkeypatch.setattr(jobs, "quantise", tapped_quantise)
+        monkeypatch.setattr(jobs, "Quantised", tapped_quantised)
         monkeypatch.setattr(jobs, "mask_update", tapped_mask)
 
 

@@ -22,6 +22,7 @@ from protocol.secagg.parameters import RoundParameters
 from protocol.secagg.quantise import QUANTISE_KEY_BYTES
 from protocol.terms import Deadlines
 from tests.round.network import TAIL, Member, Network, stream
+from tests.secagg.ring import read_whole
 
 RUN = "5a" * 32
 
@@ -68,8 +69,8 @@ class CohortNetwork(Network):
         if isinstance(contribution, GroupSum):
             return contribution.sums.astype(np.int64)
         key = self.members[index].randomness[-QUANTISE_KEY_BYTES:]
-        ring = contribution.ring_elements(self.parameters, key)
-        return ring.view(np.int32)[: self.parameters.vector_length].astype(np.int64)
+        ring = read_whole(contribution.ring_elements(self.parameters, key), self.parameters.vector_length)
+        return ring.view(np.int32).astype(np.int64)
 
     def counted(self) -> list[int]:
         """Members whose contribution is in the sum: certified, and the first of their group in the mask set."""

@@ -103,7 +103,7 @@ GUARDS = [
     Guard("sums only by owners", R + "summing.py", "or received.sender not in self._collecting.owners.get(total.chunk, ())", ""),
     Guard("two different sums", R + "summing.py", "elif _sum(known).payload != total.payload:", "elif False:"),
     Guard("sum signatures", R + "summing.py", "        verify(self._state.parameters.cohort[sender], _SUM_LABEL, payload, total.signature)", "        pass"),
-    Guard("range of the sum", S + "quantise.py", "if len(signed) and (int(signed.max()) > bound or int(signed.min()) < -bound):", "if False:"),
+    Guard("range of the sum", S + "quantise.py", "if most > bound or least < -bound:", "if False:"),
     Guard("t equal results", R + "agreeing.py", "if len(self._signatures) >= threshold:", "if self._signatures:"),
     Guard("result signatures", R + "agreeing.py", "            verify(self._state.parameters.cohort[index], RESULT_LABEL, payload, result.signature)", "            pass"),
     Guard("sender is the link's peer", R + "machine.py", "if received.sender != via and not forwarded and not isinstance(message, Sum):", "if False:"),

@@ -7,7 +7,8 @@ from collections import defaultdict
 import numpy as np
 
 from protocol.round.messages import Kind, Reveal
-from protocol.secagg.quantise import QUANTISE_KEY_BYTES, quantise
+from protocol.secagg.quantise import QUANTISE_KEY_BYTES, Quantised
+from tests.secagg.ring import read_whole
 
 _COMMIT, _VOTE, _REVEAL = 5, 7, 9
 
@@ -104,15 +105,15 @@ class Observer:
     def quantised(self, index: int) -> np.ndarray:
         """What a peer puts in, recomputed from its update and randomness; signed."""
         member, parameters = self.network.members[index], self.network.parameters
-        return quantise(
+        elements = Quantised(
             member.update,
             (0.5,),
             weight_fraction=1.0,
             clip=parameters.clip,
             largest_value=parameters.largest_value,
-            padded_length=parameters.padded_length,
             rounding_key=member.randomness[-QUANTISE_KEY_BYTES:],
-        ).view(np.int32)
+        )
+        return read_whole(elements, parameters.padded_length).view(np.int32)
 
     def end(self) -> None:
         """The round is over for everybody who is alive and honest."""

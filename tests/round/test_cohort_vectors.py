@@ -15,11 +15,11 @@ from protocol.round.combining import group_sum, group_sum_digest
 from protocol.round.jobs import GroupSum, UnpackJob
 from protocol.secagg.apply import Aggregate, apply_aggregate, model_digest
 from protocol.secagg.parameters import RoundParameters
-from protocol.secagg.quantise import signed_sum
 from protocol.signaling import Combining, GroupCount, Member, Place, RoundStart, compute_cohort_round_id
 from protocol.terms import LocalTraining, RunTerms
 from python_node.announcement import HeldSum, check_announcement, delegate_parameters, rival_round_ids
 from spec.reference.messages import Context, decode
+from tests.secagg.ring import read_whole, signed
 
 VECTORS = Path(__file__).parents[2] / "spec" / "vectors"
 ZEROS = "00" * 32
@@ -92,9 +92,8 @@ def total_of(given: dict) -> GroupSum:
         plan_digest=ZEROS,
         model_digest=ZEROS,
     )
-    ring = np.array(given["sums"], np.uint32)
     bound = parameters.largest_contribution
-    sums = signed_sum(ring, given["ring_bits"], survivors=count, largest_value=bound)
+    sums = signed(given["sums"], given["ring_bits"], survivors=count, largest_value=bound)
     lost = ((given["weight_at"], given["weight_at"] + 1),) if given["weight_lost"] else ()
     aggregate = Aggregate(sums=sums, survivors=frozenset(range(count)), lost=lost, contributions=count)
     return group_sum(aggregate, parameters, model_length=given["weight_at"])
@@ -218,7 +217,7 @@ def test_delegates_of_a_written_down_round_put_in_the_same_and_end_with_the_same
         if peer["index"] in masked:
             mine = GroupSum(np.array(peer["group_sum"], np.int32))
             ring = mine.ring_elements(parameters, counts=parameters.contributes(peer["index"], masked))
-            assert ring.view(np.int32)[: mine.length].tolist() == peer["quantised"]
+            assert read_whole(ring, mine.length).view(np.int32).tolist() == peer["quantised"]
     context = Context(parameters.size, bytes.fromhex(found["round_id"]), 32, parameters.vector_length, len(masked))
     sent = [decode(bytes.fromhex(m["bytes"]), context) for m in found["messages"] if m["type"] == "sum"]
     sums = {message["chunk"]: memoryview(bytes.fromhex(message["packed"])) for message in sent}

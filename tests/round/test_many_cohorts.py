@@ -19,12 +19,12 @@ from protocol.round.combining import combining_parameters, group_sum, group_sum_
 from protocol.round.jobs import GroupSum, LocalUpdate
 from protocol.round.machine import Stage
 from protocol.secagg.apply import Aggregate, apply_aggregate
-from protocol.secagg.packing import pack_into
 from protocol.secagg.parameters import RoundParameters
 from protocol.signaling import compute_round_id
 from spec.reference import transcript
 from tests.round.levels import RUN, CohortNetwork, Levels, as_group, undisturbed
 from tests.round.network import ended, stream
+from tests.secagg.ring import packed, read_whole
 
 
 def assert_exact(levels: Levels, top: CohortNetwork) -> None:
@@ -213,9 +213,7 @@ def probes(network: CohortNetwork, index: int) -> list[bytes]:
     for start in range(0, 64, 8):
         part = values[start : start + 8].astype(np.int32)
         ring = part.view(np.uint32).copy()
-        packed = bytearray(len(ring) * network.parameters.ring_bits // 8)
-        pack_into(ring, network.parameters.ring_bits, memoryview(packed))
-        found += [part.tobytes(), bytes(packed)]
+        found += [part.tobytes(), packed(ring, network.parameters.ring_bits)]
     return found
 
 
@@ -223,9 +221,7 @@ def test_probe_finds_what_is_really_sent() -> None:
     levels = Levels(5, 5, 64, length=64)
     top = levels.run()
     sums = top.members[0].aggregate.sums[:8].astype(np.int32).view(np.uint32).copy()
-    packed = bytearray(24)
-    pack_into(sums, 24, memoryview(packed))
-    assert any(bytes(packed) in received_by(top, index) for index in range(5)), "the chunk sums do go around"
+    assert any(packed(sums, 24) in received_by(top, index) for index in range(5)), "the chunk sums do go around"
 
 
 def combining(*, groups: int = 4) -> CohortNetwork:
@@ -280,7 +276,7 @@ def test_group_sum_beyond_its_peers_is_refused() -> None:
     with pytest.raises(RoundError, match="out of range: beyond 5 peers"):
         GroupSum(too_large).ring_elements(network.parameters, counts=True)
     fits = GroupSum(too_large - 1).ring_elements(network.parameters, counts=True)
-    assert fits.view(np.int32)[0] == bound
+    assert read_whole(fits, 8).view(np.int32)[0] == bound
 
 
 def test_group_sum_shows_no_values() -> None:

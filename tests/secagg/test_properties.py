@@ -17,14 +17,14 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.errors import EncodingError, RoundError
+from protocol.errors import RoundError
 from protocol.secagg.apply import Aggregate, apply_aggregate
 from protocol.secagg.keys import RoundSecrets, close_share_box, mask_key, open_share_box, self_key
 from protocol.secagg.masking import SignedKey, mask_update, unmask_sum
-from protocol.secagg.packing import pack_into, unpack
 from protocol.secagg.prg import TILE, MaskStream, by_ctr, by_gcm
-from protocol.secagg.quantise import quantise, signed_sum
+from protocol.secagg.quantise import Quantised, WholeNumbers
 from protocol.secagg.shamir import coefficient_bytes, expected_share, recover_secret, share_secret
+from tests.secagg.ring import read_whole, signed, unpacked
 
 RINGS = [16, 20, 24, 32]
 
@@ -33,35 +33,15 @@ def some(label: str, size: int) -> bytes:
     return hashlib.shake_256(label.encode()).digest(size)
 
 
-@given(st.sampled_from(RINGS), st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=40), st.data())
-def test_unpacking_gives_back_the_low_bits(ring_bits: int, values: list[int], data: st.DataObject) -> None:
-    padded = np.array(values + [0] * (-len(values) % 8), np.uint32)
-    out = bytearray(len(padded) * ring_bits // 8)
-    pack_into(padded, ring_bits, memoryview(out))
-    assert unpack(bytes(out), ring_bits).tolist() == [v & ((1 << ring_bits) - 1) for v in padded.tolist()]
-    # one slow definition for all rings: the values one after another, lowest bit first
-    whole = sum((v & ((1 << ring_bits) - 1)) << (ring_bits * i) for i, v in enumerate(padded.tolist()))
-    assert bytes(out) == whole.to_bytes(len(out), "little")
-
-
-@given(st.sampled_from(RINGS), st.binary(max_size=100))
-def test_unpacking_refuses_lengths_that_are_no_groups_of_eight(ring_bits: int, data: bytes) -> None:
-    if len(data) % ring_bits:
-        with pytest.raises(EncodingError):
-            unpack(data, ring_bits)
-    else:
-        assert len(unpack(data, ring_bits)) * ring_bits == len(data) * 8
-
-
 @pytest.mark.parametrize("start", [0, 4, 8, TILE - 4, TILE, 3 * TILE + 16])
 def test_mask_stream_seeks_to_the_same_elements(start: int) -> None:
     key = some("seek", 32)
     whole = np.empty(start + 64, np.uint32)
     stream = MaskStream(key)
     for at in range(0, len(whole), TILE):
-        stream.fill(whole[at : at + TILE])
+        stream.fill(whole[at : at + TILE].data.cast("B"))
     part = np.empty(64, np.uint32)
-    MaskStream(key, start=start).fill(part)
+    MaskStream(key, start=start).fill(part.data.cast("B"))
     assert np.array_equal(part, whole[start:])
 
 
@@ -91,7 +71,8 @@ def test_masks_cancel_over_any_survivor_set(
             if v != u:
                 shared, _ = secrets[u].agree_with(secrets[v].mask_public, secrets[v].enc_public, v)
                 keys.append(SignedKey(mask_key(t1, shared, u, v), add=v > u))
-        masked.append(mask_update(plain[u].copy(), keys, ring_bits=ring_bits, chunk_bounds=bounds))
+        elements = WholeNumbers(plain[u].view(np.int32))
+        masked.append(mask_update(elements, keys, ring_bits=ring_bits, chunk_bounds=bounds))
     off = [SignedKey(self_key(t1, secrets[u].self_mask_seed, u), add=False) for u in survivors]
     for w in sorted(dropouts):
         for u in survivors:
@@ -100,7 +81,7 @@ def test_masks_cancel_over_any_survivor_set(
     for chunk, (start, end) in enumerate(bounds):
         total = unmask_sum([masked[u].chunks[chunk] for u in survivors], off, ring_bits=ring_bits, start=start)
         expected = np.sum([plain[u][start:end].astype(np.uint64) for u in survivors], axis=0) % modulus
-        assert np.array_equal(unpack(total, ring_bits), expected)
+        assert np.array_equal(unpacked(total, ring_bits), expected)
         assert hashlib.sha256(masked[0].chunks[chunk]).digest() == masked[0].digests[chunk]
 
 
@@ -167,15 +148,8 @@ def test_quantising_equals_its_slow_model(
     keystream = Cipher(AES(key), CTR(bytes(16))).encryptor().update(bytes(4 * len(values)))
     randoms = [int.from_bytes(keystream[4 * i : 4 * i + 4], "little") >> 8 for i in range(len(values))]
     update = np.array(values, np.float32)
-    out = quantise(
-        update,
-        (),
-        weight_fraction=weight,
-        clip=clip,
-        largest_value=largest,
-        padded_length=-(-(len(values) + 1) // 8) * 8,
-        rounding_key=key,
-    ).view(np.int32)
+    elements = Quantised(update, (), weight_fraction=weight, clip=clip, largest_value=largest, rounding_key=key)
+    out = read_whole(elements, -(-(len(values) + 1) // 8) * 8).view(np.int32)
     expected = [slow_quantise(float(x), weight, clip, largest, r) for x, r in zip(update, randoms, strict=True)]
     assert out[: len(values)].tolist() == expected
     assert abs(out).max() <= largest
@@ -186,16 +160,16 @@ def test_quantising_equals_its_slow_model(
 def test_weights_in_the_tail_are_rounded_to_nearest() -> None:
     tails = set()
     for seed in range(40):
-        out = quantise(
+        elements = Quantised(
             np.zeros(5, np.float32),
             (0.3, 17 / 64, 0.3),
             weight_fraction=0.5,
             clip=1.0,
             largest_value=127,
-            padded_length=16,
             rounding_key=some(f"weights {seed}", 32),
             weights_at=(1,),
-        ).view(np.int32)
+        )
+        out = read_whole(elements, 16).view(np.int32)
         assert out[5] == 64
         assert out[7] == math.floor(17 / 64 * 127 + 0.5)
         tails.add((int(out[6]), int(out[8])))
@@ -205,35 +179,37 @@ def test_weights_in_the_tail_are_rounded_to_nearest() -> None:
 def test_rounding_is_unbiased() -> None:
     count, largest = 200_000, 32_767
     update = np.full(count, 0.3 / largest, np.float32)  # three tenths of a step
-    out = quantise(
-        update,
-        (),
-        weight_fraction=1.0,
-        clip=1.0,
-        largest_value=largest,
-        padded_length=count + 8,
-        rounding_key=some("unbiased", 32),
-    )[:count]
+    key = some("unbiased", 32)
+    elements = Quantised(update, (), weight_fraction=1.0, clip=1.0, largest_value=largest, rounding_key=key)
+    out = read_whole(elements, count + 8)[:count]
     assert set(np.unique(out).tolist()) == {0, 1}
     # the standard deviation of the mean is 0.001
     assert abs(float(out.mean()) - 0.3) < 0.005
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("at", [0, 20_000])
+@pytest.mark.parametrize("at", [0, 20_000, TILE + 4])
 def test_diverged_update_is_refused(bad: float, at: int) -> None:
-    update = np.zeros(20_001, np.float32)
+    update = np.zeros(TILE + 5, np.float32)
     update[at] = bad
+    elements = Quantised(update, (), weight_fraction=1.0, clip=1.0, largest_value=127, rounding_key=bytes(32))
     with pytest.raises(RoundError, match="NaN or infinity"):
-        quantise(
-            update,
-            (),
-            weight_fraction=1.0,
-            clip=1.0,
-            largest_value=127,
-            padded_length=20_008,
-            rounding_key=bytes(32),
-        )
+        mask_update(elements, [], ring_bits=16, chunk_bounds=[(0, TILE + 8)])
+
+
+@pytest.mark.parametrize("length", [TILE - 3, TILE - 1, TILE, TILE + 1, 2 * TILE - 2])
+def test_tail_comes_after_the_update_wherever_a_tile_ends(length: int) -> None:
+    key, tail = some("tail", 32), tuple(i / 8 for i in range(8))
+    update = np.linspace(-1, 1, length, dtype=np.float32)
+    given = {"weight_fraction": 1.0, "clip": 1.0, "largest_value": 32_767, "rounding_key": key}
+    out = read_whole(Quantised(update, tail, **given), 3 * TILE).view(np.int32)
+    keystream = Cipher(AES(key), CTR(bytes(16))).encryptor().update(bytes(4 * (length + 8)))
+    randoms = [int(word) >> 8 for word in np.frombuffer(keystream, "<u4")]
+    expected = [slow_quantise(float(x), 1.0, 1.0, 32_767, r) for x, r in zip(update, randoms, strict=False)]
+    expected.append(32_767)
+    expected += [slow_quantise(x, 1.0, 1.0, 32_767, r) for x, r in zip(tail, randoms[length:], strict=True)]
+    assert out[: length + 9].tolist() == expected
+    assert not out[length + 9 :].any()
 
 
 @pytest.mark.parametrize("ring_bits", RINGS)
@@ -245,12 +221,12 @@ def test_sum_out_of_range_is_refused_at_its_first_step(ring_bits: int) -> None:
         (-3 * largest, True),
         (-3 * largest - 1, False),
     ]:
-        ring = np.array([value % (1 << ring_bits)] + [0] * 7, np.uint32)
+        elements = [value % (1 << ring_bits)]
         if fits:
-            assert signed_sum(ring, ring_bits, survivors=3, largest_value=largest)[0] == value
+            assert signed(elements, ring_bits, survivors=3, largest_value=largest).tolist() == [value]
         else:
             with pytest.raises(RoundError, match="out of range"):
-                signed_sum(ring, ring_bits, survivors=3, largest_value=largest)
+                signed(elements, ring_bits, survivors=3, largest_value=largest)
 
 
 def rounded(value: Fraction) -> float:

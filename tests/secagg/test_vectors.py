@@ -25,12 +25,11 @@ from protocol.secagg.keys import (
     self_key,
     share_key,
 )
-from protocol.secagg.packing import pack_into, unpack
 from protocol.secagg.parameters import RoundParameters
 from protocol.secagg.prg import MaskStream
-from protocol.secagg.quantise import signed_sum
 from protocol.secagg.shamir import recover_secret, share_secret
 from protocol.server_optimizer import ServerOptimizer
+from tests.secagg.ring import packed, signed, unpacked
 
 VECTORS = Path(__file__).parents[2] / "spec" / "vectors"
 
@@ -77,7 +76,7 @@ def test_mask_generator(case: dict) -> None:
     given = case["input"]
     start = given["start"] // 4 * 4
     out = np.empty(given["count"] + given["start"] - start, np.uint32)
-    MaskStream(raw(case, "key"), start=start).fill(out)
+    MaskStream(raw(case, "key"), start=start).fill(out.data.cast("B"))
     low = out[given["start"] - start :] & np.uint32((1 << given["ring_bits"]) - 1)
     assert low.tolist() == case["output"]["elements"]
 
@@ -85,14 +84,12 @@ def test_mask_generator(case: dict) -> None:
 @pytest.mark.parametrize("case", cases("packing", direction="pack"))
 def test_packing(case: dict) -> None:
     values = np.array(case["input"]["elements"], np.uint32)
-    out = bytearray(len(values) * case["input"]["ring_bits"] // 8)
-    pack_into(values, case["input"]["ring_bits"], memoryview(out))
-    assert out.hex() == case["output"]["packed"]
+    assert packed(values, case["input"]["ring_bits"]).hex() == case["output"]["packed"]
 
 
 @pytest.mark.parametrize("case", cases("packing", direction="unpack"))
 def test_unpacking(case: dict) -> None:
-    assert unpack(raw(case, "packed"), case["input"]["ring_bits"]).tolist() == case["output"]["elements"]
+    assert unpacked(raw(case, "packed"), case["input"]["ring_bits"]).tolist() == case["output"]["elements"]
 
 
 @pytest.mark.parametrize("case", cases("shamir", do="share"))
@@ -138,8 +135,7 @@ def applied(case: dict) -> tuple[np.ndarray, Aggregate]:
     model = np.frombuffer(raw(case, "theta") + raw(case, "buffers") + raw(case, "moments"), "<f4")
     length = len(raw(case, "theta") + raw(case, "buffers")) // 4
     largest = (1 << (given["value_bits"] - 1)) - 1
-    ring = np.array(given["sums"], np.uint32)
-    sums = signed_sum(ring, given["ring_bits"], survivors=given["survivors"], largest_value=largest)
+    sums = signed(given["sums"], given["ring_bits"], survivors=given["survivors"], largest_value=largest)
     lost = ((length, length + 1),) if given["weight_lost"] else ()
     aggregate = Aggregate(sums=sums, survivors=frozenset(range(given["survivors"])), lost=lost)
     optimizer = msgspec.convert(given["optimizer"], ServerOptimizer)
