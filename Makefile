@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 .PHONY: demo test check bench format install js clean
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt scripts/install.sh
+COMPILED := $(addprefix protocol/secagg/passes/,_compiled.c loops.h)
+$(VENV)/.installed: pyproject.toml constraints.txt scripts/install.sh $(COMPILED)
 	PYTHON="$(PYTHON)" sh scripts/install.sh "$(VENV)"
 	touch $@
 
@@ -42,4 +43,5 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
+	rm -f protocol/secagg/passes/*.so
 	rm -rf $(VENV) build dist *.egg-info .coverage* peerplan-demo $(JS)/node_modules $(JS)/dist signaling/join

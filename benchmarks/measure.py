@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from protocol.secagg.passes import COMPILED
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -27,7 +29,8 @@ class Timing(TypedDict):
 
 
 def machine() -> dict[str, object]:
-    """Processor, cores this process may use, memory in GiB, Python, system and versions of what is measured."""
+    """Processor, cores this process may use, memory in GiB, Python, system, versions of what is measured, and whether
+    a round's passes over vectors are compiled."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -36,6 +39,7 @@ def machine() -> dict[str, object]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": _versions(),
+        "passes": "compiled" if COMPILED else "numpy",
     }
 
 

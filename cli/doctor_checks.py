@@ -22,6 +22,7 @@ from cli.doctor_loopback import measure_loopback
 from cli.doctor_report import Finding
 from protocol.errors import LinkError
 from protocol.identity import Identity
+from protocol.secagg.passes import COMPILED
 from python_node.loop import loop_name
 from python_node.mesh import fast_sctp
 from python_node.signaling_errors import SignalingSessionError
@@ -75,7 +76,7 @@ def check_versions() -> list[Finding]:
 
 
 def check_runtime() -> list[Finding]:
-    """The event loop, the faster transports, and what ONNX Runtime computes on."""
+    """The event loop, the faster transports, the passes over vectors, and what ONNX Runtime computes on."""
     loop, fast = loop_name(), fast_sctp.is_known_version()
     providers = onnxruntime.get_available_providers()
     return [
@@ -92,6 +93,12 @@ def check_runtime() -> list[Finding]:
             level="ok" if fast else "warn",
             found=f"aiortc {_version('aiortc')}: {'faster' if fast else 'standard'} SCTP and DTLS",
             remedy="" if fast else "this version is not one the faster transports know (docs/transport.md)",
+        ),
+        Finding(
+            check="vectors",
+            level="ok" if COMPILED else "warn",
+            found="passes over updates are compiled" if COMPILED else "passes over updates by numpy",
+            remedy="" if COMPILED else "install a C compiler and peerplan again: masking then takes a quarter less",
         ),
         Finding(
             check="onnxruntime",
