@@ -30,7 +30,8 @@ class Timing(TypedDict):
 
 def machine() -> dict[str, object]:
     """Processor, cores this process may use, memory in GiB, Python, system, versions of what is measured, and whether
-    a round's passes over vectors are compiled."""
+    a round's passes over vectors are compiled.
+    """
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
