@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Annotated, NewType, TypeVar
+import struct
+from typing import Annotated, Any, NewType, TypeVar
 
 import msgspec
 
@@ -126,6 +127,10 @@ class Reader:
     def raw(self, size: int) -> bytes:
         """The next `size` bytes."""
         return bytes(self._take(size))
+
+    def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
+        """The next values of a fixed layout."""
+        return layout.unpack(self._take(layout.size))
 
     def view(self, size: int) -> memoryview:
         """The next `size` bytes without a copy."""

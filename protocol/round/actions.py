@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+from msgspec import Struct
 
 from protocol.secagg.apply import Aggregate
 
 __all__ = ["Action", "Completed", "Failed", "Misbehaviour", "Persist", "Revealed", "Send", "StageEntered", "Work"]
 
 
-@dataclass(frozen=True)
-class Send:
+class Send(Struct, frozen=True, gc=False):
     """Give bytes to a link; `bulk` tells the kind of link message. `repr` shows no bytes."""
 
     to: int
@@ -20,6 +21,9 @@ class Send:
 
     def __repr__(self) -> str:
         return f"Send(to={self.to}, bytes={len(self.data)}, bulk={self.bulk})"
+
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        yield from (("to", self.to), ("bytes", len(self.data)), ("bulk", self.bulk))
 
 
 @dataclass(frozen=True)

@@ -95,10 +95,10 @@ class ChunkStore:
         if fault is not None:
             raise fault
         self._commits[received.sender] = received
-        digests = _commit(received).digests
+        commit = _commit(received)
         for chunk, held in self._held.items():
             payload = held.get(received.sender)
-            if payload is not None and hashlib.sha256(payload).digest() != digests[chunk]:
+            if payload is not None and hashlib.sha256(payload).digest() != commit.digest(chunk):
                 del held[received.sender]
 
     def add_chunk(self, sender: int, chunk: int, payload: memoryview) -> None:
@@ -128,9 +128,9 @@ class ChunkStore:
             return MessageError(f"peer {received.sender} committed but is not in the mask set")
         if commit.t2 != self._t2:
             return MessageError(f"peer {received.sender} committed to another mask set")
-        if len(commit.digests) != self._plan.count:
+        if commit.count != self._plan.count:
             return MessageError(
-                f"peer {received.sender} committed to {len(commit.digests)} chunks, expected {self._plan.count}"
+                f"peer {received.sender} committed to {commit.count} chunks, expected {self._plan.count}"
             )
         return None
 
@@ -155,7 +155,7 @@ class ChunkStore:
         expected = (end - start) * self._ring_bits // 8
         if len(payload) != expected:
             raise MessageError(f"chunk {chunk} of peer {sender} has {len(payload)} bytes, expected {expected}")
-        if hashlib.sha256(payload).digest() != _commit(self._commits[sender]).digests[chunk]:
+        if hashlib.sha256(payload).digest() != _commit(self._commits[sender]).digest(chunk):
             raise MessageError(f"chunk {chunk} of peer {sender} is not the one it committed to")
         self._held.setdefault(chunk, {})[sender] = payload
 

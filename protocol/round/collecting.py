@@ -213,7 +213,7 @@ class Collecting:
             return  # this peer is out of the survivor set already: its update is thrown away
         self._masked = outcome
         self._state.post.persist("committed", self._state.t2.hex())
-        self._state.post.broadcast(Commit(self._state.t2, outcome.digests))
+        self._state.post.broadcast(Commit(self._state.t2, b"".join(outcome.digests)))
         for chunk, owners in self.owners.items():
             for owner in owners:
                 self._send_chunk(owner, chunk)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 
 from protocol.encoding import Reader, Writer
 from protocol.identity import SIGNATURE_BYTES
 from protocol.round.errors import MessageError
 from protocol.round.messages import (
+    DIGEST_BYTES,
     HEADER_BYTES,
     Abort,
     Ack,
@@ -36,17 +38,24 @@ __all__ = ["DECODERS", "ENCODERS", "FORWARDED", "MAX_CONTROL_BYTES", "NUMBERS", 
 
 MAX_CONTROL_BYTES = 65_536
 
+_ADVERT = struct.Struct("<32s32s32s32s32s")
+_DECIDE = struct.Struct("<BB32sQ32s")
+_ACK = struct.Struct("<BQ")
+_CHUNK_HELD = struct.Struct("<HQ")
+_VOTE = struct.Struct("<32sQ32s")
+_CERTIFICATE = struct.Struct("<32sQ32sQ")
+_SHARE = struct.Struct("<HB32s")
+_RESULT = struct.Struct("<32s32sQ64s")
+_NEED = struct.Struct("<BQ")
+_ASSIGN = struct.Struct("<BHH")
+_SUM = struct.Struct("<H64s")
+
 
 def _count(reader: Reader, limit: int, size: int = 2) -> int:
     count = reader.uint(size)
     if count > limit:
         raise MessageError(f"round message lists {count} items, at most {limit} are accepted")
     return count
-
-
-def _slices(reader: Reader, count: int, size: int) -> tuple[bytes, ...]:
-    whole = reader.raw(count * size)
-    return tuple(whole[at : at + size] for at in range(0, len(whole), size))
 
 
 def _encode_advert(m: Advert, w: Writer) -> None:
@@ -59,9 +68,7 @@ def _encode_decide(m: Decide, w: Writer) -> None:
 
 
 def _encode_commit(m: Commit, w: Writer) -> None:
-    w.raw(m.t2, 32).uint(len(m.digests), 2)
-    for digest in m.digests:
-        w.raw(digest, 32)
+    w.raw(m.t2, 32).uint(m.count, 2).raw(m.digests, DIGEST_BYTES * m.count)
 
 
 def _encode_have(m: Have, w: Writer) -> None:
@@ -92,22 +99,23 @@ def _encode_status(m: Status, w: Writer) -> None:
 
 
 def _decode_decide(r: Reader) -> Decide:
-    kind = r.uint(1)
+    kind, view, base, members, root = r.unpack(_DECIDE)
     if not Kind.ROSTER <= kind <= Kind.LOST:
         raise MessageError(f"Decide: kind {kind} is unknown")
-    return Decide(kind, r.uint(1), r.raw(32), r.uint(8), r.raw(32))
+    return Decide(kind, view, base, members, root)
 
 
 def _decode_certificate(r: Reader) -> Certificate:
-    t2, survivors, root, voters = r.raw(32), r.uint(8), r.raw(32), r.uint(8)
-    return Certificate(t2, survivors, root, voters, _slices(r, voters.bit_count(), SIGNATURE_BYTES))
+    t2, survivors, root, voters = r.unpack(_CERTIFICATE)
+    signatures = tuple(r.raw(SIGNATURE_BYTES) for _ in range(voters.bit_count()))
+    return Certificate(t2, survivors, root, voters, signatures)
 
 
 def _decode_need(r: Reader) -> Need:
-    what = r.uint(1)
+    what, members = r.unpack(_NEED)
     if not Kind.ADVERTS <= what <= Kind.CERTIFICATE:
         raise MessageError(f"Need: {what} is unknown")
-    return Need(what, r.uint(8))
+    return Need(what, members)
 
 
 def _decode_reveal(r: Reader) -> Reveal:
@@ -117,7 +125,7 @@ def _decode_reveal(r: Reader) -> Reveal:
     seed = r.raw(32) if has_seed else None
     shares = []
     for _ in range(_count(r, MAX_COHORT)):
-        about, kind, share = r.uint(2), r.uint(1), r.raw(32)
+        about, kind, share = r.unpack(_SHARE)
         if kind not in (Kind.SEED, Kind.MASK_KEY):
             raise MessageError(f"Reveal: share of kind {kind} is unknown")
         shares.append((about, kind, share))
@@ -126,27 +134,27 @@ def _decode_reveal(r: Reader) -> Reveal:
 
 # One row per type: number, class, encoder, decoder, in the order of spec 07 §3.
 _LAYOUTS: list[tuple[int, type, Callable[..., object], Callable[[Reader], Message]]] = [
-    (1, Advert, _encode_advert, lambda r: Advert(*(r.raw(32) for _ in range(5)))),
+    (1, Advert, _encode_advert, lambda r: Advert(*r.unpack(_ADVERT))),
     (2, Decide, _encode_decide, _decode_decide),
     (3, Share, lambda m, w: w.raw(m.box, SHARE_BOX_BYTES), lambda r: Share(r.raw(SHARE_BOX_BYTES))),
-    (4, Ack, lambda m, w: w.uint(m.view, 1).uint(m.held, 8), lambda r: Ack(r.uint(1), r.uint(8))),
+    (4, Ack, lambda m, w: w.uint(m.view, 1).uint(m.held, 8), lambda r: Ack(*r.unpack(_ACK))),
     (
         5,
         Commit,
         _encode_commit,
-        lambda r: Commit(r.raw(32), _slices(r, _count(r, MAX_COHORT), 32)),
+        lambda r: Commit(r.raw(32), r.raw(DIGEST_BYTES * _count(r, MAX_COHORT))),
     ),
     (
         6,
         Have,
         _encode_have,
-        lambda r: Have(r.uint(1), r.uint(8), tuple((r.uint(2), r.uint(8)) for _ in range(_count(r, MAX_COHORT)))),
+        lambda r: Have(r.uint(1), r.uint(8), tuple(r.unpack(_CHUNK_HELD) for _ in range(_count(r, MAX_COHORT)))),
     ),
     (
         7,
         Vote,
         lambda m, w: w.raw(m.t2, 32).uint(m.survivors, 8).raw(m.root, 32),
-        lambda r: Vote(r.raw(32), r.uint(8), r.raw(32)),
+        lambda r: Vote(*r.unpack(_VOTE)),
     ),
     (8, Certificate, _encode_certificate, _decode_certificate),
     (9, Reveal, _encode_reveal, _decode_reveal),
@@ -154,7 +162,7 @@ _LAYOUTS: list[tuple[int, type, Callable[..., object], Callable[[Reader], Messag
         10,
         Result,
         lambda m, w: w.raw(m.model_digest, 32).raw(m.tail_digest, 32).uint(m.survivors, 8).raw(m.signature, 64),
-        lambda r: Result(r.raw(32), r.raw(32), r.uint(8), r.raw(SIGNATURE_BYTES)),
+        lambda r: Result(*r.unpack(_RESULT)),
     ),
     (
         11,
@@ -173,7 +181,7 @@ _LAYOUTS: list[tuple[int, type, Callable[..., object], Callable[[Reader], Messag
         14,
         Assign,
         lambda m, w: w.uint(m.view, 1).uint(m.chunk, 2).uint(m.owner, 2),
-        lambda r: Assign(r.uint(1), r.uint(2), r.uint(2)),
+        lambda r: Assign(*r.unpack(_ASSIGN)),
     ),
     (15, Abort, lambda m, w: w.uint(m.reason, 1), lambda r: Abort(r.uint(1))),
     (32, Chunk, lambda m, w: w.uint(m.chunk, 2).raw(m.payload), lambda r: Chunk(r.uint(2), r.view(r.remaining))),
@@ -181,7 +189,7 @@ _LAYOUTS: list[tuple[int, type, Callable[..., object], Callable[[Reader], Messag
         33,
         Sum,
         lambda m, w: w.uint(m.chunk, 2).raw(m.signature, 64).raw(m.payload),
-        lambda r: Sum(r.uint(2), r.raw(SIGNATURE_BYTES), r.view(r.remaining)),
+        lambda r: Sum(*r.unpack(_SUM), r.view(r.remaining)),
     ),
 ]
 TYPES = {number: kind for number, kind, _, _ in _LAYOUTS}

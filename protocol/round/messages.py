@@ -1,13 +1,20 @@
-"""Messages of p2psa/1 (spec 07 §3) as values. `layouts` has their bytes, `codec` signs and checks them."""
+"""Messages of p2psa/1 (spec 07 §3) as values. `layouts` has their bytes, `codec` signs and checks them.
+
+They are structs without garbage collection, as none can hold itself: a peer of 64 takes and makes a thousand a round.
+Those with secrets also say what rich may print of them, which otherwise shows every field of a struct.
+"""
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Final
+
+from msgspec import Struct
 
 __all__ = [
     "BULK_TYPES",
+    "DIGEST_BYTES",
     "HEADER_BYTES",
     "RESULT_LABEL",
     "Abort",
@@ -35,6 +42,7 @@ __all__ = [
 ]
 
 HEADER_BYTES = 12
+DIGEST_BYTES = 32
 RESULT_LABEL = "peerplan/1/result"
 
 
@@ -53,8 +61,7 @@ class Kind:
     CERTIFICATE: Final = 4
 
 
-@dataclass(frozen=True)
-class Advert:
+class Advert(Struct, frozen=True, gc=False):
     """R0: the keys and commitments of one peer."""
 
     t0: bytes
@@ -64,8 +71,7 @@ class Advert:
     fingerprint: bytes
 
 
-@dataclass(frozen=True)
-class Decide:
+class Decide(Struct, frozen=True, gc=False):
     """A leader's decision; `members` is a bitmap of peers, or of chunks for LOST."""
 
     kind: int
@@ -75,8 +81,7 @@ class Decide:
     root: bytes
 
 
-@dataclass(frozen=True)
-class Share:
+class Share(Struct, frozen=True, gc=False):
     """R1: a box with two shares for one peer. `repr` shows no content."""
 
     box: bytes
@@ -84,25 +89,34 @@ class Share:
     def __repr__(self) -> str:
         return "Share()"
 
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        return iter(())
 
-@dataclass(frozen=True)
-class Ack:
+
+class Ack(Struct, frozen=True, gc=False):
     """R1: whose shares the sender holds."""
 
     view: int
     held: int
 
 
-@dataclass(frozen=True)
-class Commit:
-    """R2: digests of every packed chunk of the sender."""
+class Commit(Struct, frozen=True, gc=False):
+    """R2: SHA-256 of every packed chunk of the sender, one after the other."""
 
     t2: bytes
-    digests: tuple[bytes, ...]
+    digests: bytes
+
+    @property
+    def count(self) -> int:
+        """Chunks it is about."""
+        return len(self.digests) // DIGEST_BYTES
+
+    def digest(self, chunk: int) -> bytes:
+        """Of one chunk, below `count`."""
+        return self.digests[DIGEST_BYTES * chunk : DIGEST_BYTES * (chunk + 1)]
 
 
-@dataclass(frozen=True)
-class Have:
+class Have(Struct, frozen=True, gc=False):
     """R3: commits held, and per owned chunk whose contributions are held."""
 
     view: int
@@ -110,8 +124,7 @@ class Have:
     chunks: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True)
-class Vote:
+class Vote(Struct, frozen=True, gc=False):
     """R3: the one vote a peer casts in a round."""
 
     t2: bytes
@@ -119,8 +132,7 @@ class Vote:
     root: bytes
 
 
-@dataclass(frozen=True)
-class Certificate:
+class Certificate(Struct, frozen=True, gc=False):
     """R3: t signatures over one vote; `signatures` in ascending order of the bits of `voters`."""
 
     t2: bytes
@@ -130,8 +142,7 @@ class Certificate:
     signatures: tuple[bytes, ...]
 
 
-@dataclass(frozen=True)
-class Reveal:
+class Reveal(Struct, frozen=True, gc=False):
     """R4: the sender's own seed, and shares about others. `repr` shows neither."""
 
     seed: bytes | None
@@ -140,9 +151,11 @@ class Reveal:
     def __repr__(self) -> str:
         return f"Reveal(about={[about for about, _, _ in self.shares]})"
 
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        yield "about", [about for about, _, _ in self.shares]
 
-@dataclass(frozen=True)
-class Result:
+
+class Result(Struct, frozen=True, gc=False):
     """R5: the digest of the next model, of the tail, and the survivor set, signed for everybody."""
 
     model_digest: bytes
@@ -151,31 +164,27 @@ class Result:
     signature: bytes
 
 
-@dataclass(frozen=True)
-class Status:
+class Status(Struct, frozen=True, gc=False):
     """Sent to the leader of a new view: every decision the sender adopted, as received."""
 
     view: int
     decisions: tuple[bytes, ...]
 
 
-@dataclass(frozen=True)
-class Forward:
+class Forward(Struct, frozen=True, gc=False):
     """A signed message of another peer, unchanged."""
 
     message: bytes
 
 
-@dataclass(frozen=True)
-class Need:
+class Need(Struct, frozen=True, gc=False):
     """Asks one peer for what the sender lacks."""
 
     what: int
     members: int
 
 
-@dataclass(frozen=True)
-class Assign:
+class Assign(Struct, frozen=True, gc=False):
     """A leader gives a chunk to a backup owner."""
 
     view: int
@@ -183,23 +192,20 @@ class Assign:
     owner: int
 
 
-@dataclass(frozen=True)
-class Abort:
+class Abort(Struct, frozen=True, gc=False):
     """The sender leaves this attempt."""
 
     reason: int
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(Struct, frozen=True, gc=False):
     """R2: one packed masked chunk."""
 
     chunk: int
     payload: memoryview
 
 
-@dataclass(frozen=True)
-class Sum:
+class Sum(Struct, frozen=True, gc=False):
     """R5: one packed chunk of the aggregate, signed by its owner."""
 
     chunk: int
@@ -228,8 +234,7 @@ Message = (
 )
 
 
-@dataclass(frozen=True)
-class Received:
+class Received(Struct, frozen=True, gc=False):
     """A decoded message, who made it, and its exact bytes."""
 
     sender: int

@@ -8,7 +8,7 @@ now and then and give messages for one receiver.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from protocol.round.codec import Codec
 from protocol.round.messages import (
@@ -121,7 +121,7 @@ REWRITES = {
     "false root": _rewriter(Decide, lambda net, liar, to, m: replace(m, root=net.random.randbytes(32))),
     "two commits": _rewriter(
         Commit,
-        lambda net, liar, to, m: replace(m, digests=(*m.digests[:-1], bytes(32))) if to % 2 else m,
+        lambda net, liar, to, m: replace(m, digests=m.digests[:-32] + bytes(32)) if to % 2 else m,
     ),
     "bad chunks": _rewriter(Chunk, lambda net, liar, to, m: Chunk(m.chunk, memoryview(_flip(bytes(m.payload), net)))),
     "false haves": _rewriter(

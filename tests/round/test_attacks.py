@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
 import numpy as np
 import pytest
+from rich.pretty import pretty_repr
 
 from protocol.errors import TermsError
+from protocol.round.actions import Send
 from protocol.round.codec import Codec
 from protocol.round.errors import MessageError
 from protocol.round.machine import Stage
@@ -102,7 +105,7 @@ def test_link_with_another_certificate_than_advertised_is_not_used() -> None:
 
 def test_advert_with_another_certificate_than_its_link_is_refused() -> None:
     network = observed()
-    lie(network, 1, 1, lambda _, m: [dataclasses.replace(m, fingerprint=b"\xee" * 32)])
+    lie(network, 1, 1, lambda _, m: [msgspec.structs.replace(m, fingerprint=b"\xee" * 32)])
     network.start()
     network.run()
     assert_completed(network, {0, 2, 3, 4}, among={0, 2, 3, 4})
@@ -115,7 +118,7 @@ def test_second_advert_of_a_peer_is_refused() -> None:
     machine = network.members[0].machine
     network.run_until(lambda: 1 in machine._advertising.have())
     first = machine._advertising.advert(1)
-    second = dataclasses.replace(first, seed_commitment=bytes(32))
+    second = msgspec.structs.replace(first, seed_commitment=bytes(32))
     for by, message in [(1, second), (2, Forward(signed(network, 1, second)))]:
         assert "advertised twice" in inject(network, by, 0, message)[0]
     assert machine._advertising.advert(1) == first
@@ -149,7 +152,7 @@ def test_leader_cannot_shrink_a_set_below_the_quorum(kind: int) -> None:
 
     def shrink(_: int, m: Decide) -> list[Decide]:
         few = sorted(i for i in range(7) if m.members >> i & 1)[:3]
-        return [dataclasses.replace(m, members=bits_of(set(few)))] if m.kind == kind else [m]
+        return [msgspec.structs.replace(m, members=bits_of(set(few)))] if m.kind == kind else [m]
 
     lie(network, head, 2, shrink)
     network.observer.liars = frozenset({head})
@@ -172,7 +175,7 @@ def test_round_that_asks_for_more_survivors_than_peers_is_refused() -> None:
 def test_peer_that_was_given_another_model_cannot_join() -> None:
     network = observed()
     other = dataclasses.replace(network.parameters, model_digest="22" * 32)
-    lie(network, 1, 1, lambda _, m: [dataclasses.replace(m, t0=other.t0)])
+    lie(network, 1, 1, lambda _, m: [msgspec.structs.replace(m, t0=other.t0)])
     network.start()
     network.run()
     assert_completed(network, {0, 2, 3, 4}, among={0, 2, 3, 4})
@@ -226,7 +229,7 @@ def test_nobody_votes_for_a_root_that_its_own_commits_do_not_give() -> None:
         network,
         head,
         2,
-        lambda _, m: [dataclasses.replace(m, root=b"\5" * 32)] if m.kind == Kind.SURVIVORS else [m],
+        lambda _, m: [msgspec.structs.replace(m, root=b"\5" * 32)] if m.kind == Kind.SURVIVORS else [m],
     )
     network.start()
     network.run()
@@ -259,7 +262,7 @@ def test_certificate_of_fewer_than_t_votes_is_refused() -> None:
 def test_certificate_with_one_forged_vote_is_refused() -> None:
     network, victim, t2 = before_certificate()
     good = _certificate(network, {0, 2, 3, 4}, {0, 1, 2, 3}, bytes(32), t2)
-    forged = dataclasses.replace(good, signatures=(*good.signatures[:3], good.signatures[0]))
+    forged = msgspec.structs.replace(good, signatures=(*good.signatures[:3], good.signatures[0]))
     assert "signature is not by" in inject(network, 3, victim, forged)[0]
     assert not network.members[victim].machine.survivors
 
@@ -451,11 +454,11 @@ def test_frames_of_another_round_are_refused() -> None:
 
 def test_commit_to_another_mask_set_is_refused() -> None:
     network, victim, _ = before_certificate()
-    reason = inject(network, 3, victim, Commit(b"\1" * 32, (bytes(32),) * 5))
+    reason = inject(network, 3, victim, Commit(b"\1" * 32, bytes(32 * 5)))
     assert "another mask set" in reason[0] or "two different commits" in reason[0]
     network2, victim, _ = before_certificate()
     network2.members[victim].machine._collecting.store._commits.pop(3, None)
-    assert "another mask set" in inject(network2, 3, victim, Commit(b"\1" * 32, (bytes(32),) * 5))[0]
+    assert "another mask set" in inject(network2, 3, victim, Commit(b"\1" * 32, bytes(32 * 5)))[0]
 
 
 def test_share_box_of_another_roster_does_not_open() -> None:
@@ -539,7 +542,7 @@ def test_attempt_ends_with_the_sum_of_its_deadlines() -> None:
 def test_leader_that_breaks_a_rule_is_not_waited_for() -> None:
     network = observed(7, min_survivors=6)
     head = leader(network)
-    lie(network, head, 2, lambda _, m: [dataclasses.replace(m, members=0b111)])
+    lie(network, head, 2, lambda _, m: [msgspec.structs.replace(m, members=0b111)])
     network.start()
     network.run_until(lambda: all(m.machine.view > 0 for i, m in enumerate(network.members) if i != head))
     assert network.now < network.deadlines.advertise_ms / 1000
@@ -635,8 +638,8 @@ def test_roster_in_which_a_key_is_used_twice_is_refused() -> None:
     network.run_until(lambda: len(machine._advertising.have()) == N or machine.stage > Stage.ADVERTISE)
     advertising = machine._advertising
     known = advertising._adverts[liar]
-    twin = dataclasses.replace(known.message, mask_public=copy)
-    advertising._adverts[liar] = dataclasses.replace(known, message=twin, raw=signed(network, liar, twin))
+    twin = msgspec.structs.replace(known.message, mask_public=copy)
+    advertising._adverts[liar] = msgspec.structs.replace(known, message=twin, raw=signed(network, liar, twin))
     everyone = frozenset(range(N))
     assert len(advertising.propose()) == N - 1
     decided = Decide(Kind.ROSTER, 0, network.parameters.t0, bits_of(everyone), advertising.digest(everyone))
@@ -662,7 +665,7 @@ def test_false_sum_by_a_peer_that_owns_nothing_does_not_end_the_round() -> None:
 
 def test_result_with_a_false_signature_does_not_count() -> None:
     network = observed()
-    lie(network, 1, 10, lambda _, m: [dataclasses.replace(m, signature=bytes(64))])
+    lie(network, 1, 10, lambda _, m: [msgspec.structs.replace(m, signature=bytes(64))])
     network.start()
     network.run()
     for index, member in enumerate(network.members):
@@ -795,6 +798,16 @@ def test_repr_shows_no_secret() -> None:
         text = " ".join(repr(part) for part in parts)
         secrets = [member.randomness[:32], member.randomness[32:64], member.randomness[64:96]]
         assert not any(secret.hex() in text or repr(secret) in text for secret in secrets)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [Share(b"\x5a" * 81), Reveal(b"\x5a" * 32, ((1, Kind.SEED, b"\x5a" * 32),)), Send(1, b"\x5a" * 99, bulk=False)],
+)
+def test_messages_with_secrets_are_not_shown_by_rich_either(message) -> None:
+    for text in (repr(message), pretty_repr(message)):
+        assert text.startswith(type(message).__name__)
+        assert "Z" not in text
 
 
 def test_peer_that_leaves_says_so_and_costs_itself() -> None:
