@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from msgspec import Struct
@@ -22,8 +22,8 @@ class Send(Struct, frozen=True, gc=False):
     def __repr__(self) -> str:
         return f"Send(to={self.to}, bytes={len(self.data)}, bulk={self.bulk})"
 
-    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
-        yield from (("to", self.to), ("bytes", len(self.data)), ("bulk", self.bulk))
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("to", self.to), ("bytes", len(self.data)), ("bulk", self.bulk)]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ class Advertising:
         self._requests = requests
         self._adverts: dict[int, Received] = {}
         self._shared: dict[int, tuple[bytes, bytes]] = {}
+        self._false_links: dict[int, str] = {}
 
     def begin(self) -> None:
         """Send this peer's advert."""
@@ -63,16 +64,23 @@ class Advertising:
                 raise MessageError(f"peer {sender} advertised a key that is already used in this round")
             self._shared[sender] = self._state.secrets.agree_with(advert.mask_public, advert.enc_public, sender)
         self._adverts[sender] = received
+        self._false_links.pop(sender, None)
+
+    def open_link(self, index: int, fingerprint: bytes) -> None:
+        """A link opened; it is false if it shows another certificate than its peer advertised."""
+        self._state.post.links[index].fingerprint = fingerprint
+        self._false_links.pop(index, None)
+        known = self._adverts.get(index)
+        if known is not None:
+            try:
+                self._check_fingerprint(index, _advert(known))
+            except MessageError as error:
+                self._false_links[index] = str(error)
 
     def check_link(self, index: int) -> bool:
-        """Whether a link that opened shows the certificate that its peer advertised, as far as that is known."""
-        known = self._adverts.get(index)
-        if known is None:
-            return True
-        try:
-            self._check_fingerprint(index, _advert(known))
-        except MessageError as error:
-            self._state.post.report(index, str(error))
+        """Whether the link to a peer shows the certificate that it advertised, as far as that is known."""
+        if index in self._false_links:
+            self._state.post.report(index, self._false_links[index])
             return False
         return True
 

@@ -21,6 +21,7 @@ class Agreeing:
     def __init__(self, state: RoundState) -> None:
         self._state = state
         self._results: dict[int, Result] = {}
+        self._uncounted: set[int] = set()
         self._signatures: dict[int, bytes] = {}
         self._refused: set[int] = set()
         self._own: Result | None = None
@@ -28,7 +29,9 @@ class Agreeing:
     def keep(self, received: Received) -> None:
         """Keep the first result of a peer."""
         assert isinstance(received.message, Result)
-        self._results.setdefault(received.sender, received.message)
+        if received.sender not in self._results:
+            self._results[received.sender] = received.message
+            self._uncounted.add(received.sender)
 
     def check(self, received: Received) -> None:
         """Verify a result that somebody else passed on.
@@ -62,8 +65,9 @@ class Agreeing:
         own, threshold = self._own, self._state.parameters.threshold
         if own is None:
             return None
-        for index in sorted(set(self._results) - set(self._signatures) - self._refused):
+        for index in sorted(self._uncounted):
             if len(self._signatures) < threshold:
+                self._uncounted.remove(index)
                 self._count(index, self._results[index], own)
         if len(self._signatures) >= threshold:
             return Completed(own.model_digest.hex(), self._state.survivors, own.tail_digest, dict(self._signatures))

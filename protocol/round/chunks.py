@@ -25,7 +25,7 @@ class ChunkStore:
         self._owned: set[int] = set()
         self._t2 = b""
 
-    def open(self, plan: ChunkPlan, t2: bytes, *, owned: tuple[int, ...]) -> list[MessageError]:
+    def open(self, plan: ChunkPlan, t2: bytes, *, owned: Collection[int]) -> list[MessageError]:
         """Begin checking against a mask set; returns what was wrong with messages that came early."""
         self._plan, self._t2 = plan, t2
         self._owned.update(owned)
@@ -57,11 +57,15 @@ class ChunkStore:
         """Bitmap of peers whose contribution to a chunk is held and vouched for."""
         return bits_of(set(self._held.get(chunk, ())))
 
+    def holds(self, chunk: int, peers: frozenset[int]) -> bool:
+        """Whether the contributions of all these peers to a chunk are held and vouched for."""
+        return peers <= self._held.get(chunk, {}).keys()
+
     def complete(self, peers: frozenset[int], chunks: Collection[int]) -> bool:
         """Whether the commits of all these peers are held, and their contributions to all these chunks."""
         if len(self._commits) < len(peers):  # the common case, asked after every message
             return False
-        return peers <= self._commits.keys() and all(peers <= self._held.get(chunk, {}).keys() for chunk in chunks)
+        return peers <= self._commits.keys() and all(self.holds(chunk, peers) for chunk in chunks)
 
     def contributions(self, chunk: int, peers: frozenset[int]) -> list[memoryview]:
         """Packed contributions to a chunk, by peer index."""

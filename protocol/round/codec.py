@@ -27,7 +27,12 @@ from protocol.secagg.parameters import RoundParameters
 __all__ = ["Codec"]
 
 VERSION = 1
-_LABELS = {Advert: "p2psa/1/advert", Decide: "p2psa/1/decide", Commit: "p2psa/1/commit", Vote: "p2psa/1/vote"}
+_LABELS: dict[type, str] = {
+    Advert: "p2psa/1/advert",
+    Decide: "p2psa/1/decide",
+    Commit: "p2psa/1/commit",
+    Vote: "p2psa/1/vote",
+}
 """Of the types that carry a signature of their sender."""
 
 _HEADER = struct.Struct("<BBH8s")

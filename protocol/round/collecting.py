@@ -33,6 +33,7 @@ class Collecting:
         self._advertising = advertising
         self.store = ChunkStore(ring_bits=state.parameters.ring_bits, max_pending_per_peer=_MAX_PENDING_CHUNKS)
         self.owners: dict[int, tuple[int, ...]] = {}
+        self.owned: list[int] = []
         self.update: LocalUpdate | GroupSum | None = None
         self._spent = False
         self._masked: MaskedUpdate | None = None
@@ -44,7 +45,8 @@ class Collecting:
         """Cut the vector for the adopted mask set and check what came early."""
         state, plan = self._state, self._state.chunk_plan()
         self.owners = {chunk: plan.owners(chunk) for chunk in range(plan.count)}
-        for fault in self.store.open(plan, state.t2, owned=plan.owned_by(state.own_index)):
+        self.owned = [chunk for chunk, owners in self.owners.items() if state.own_index in owners]
+        for fault in self.store.open(plan, state.t2, owned=self.owned):
             state.post.report(state.own_index, str(fault))
 
     def keep_commit(self, received: Received, *, answered: bool) -> None:
@@ -98,6 +100,8 @@ class Collecting:
 
     def take_assignments(self) -> None:
         """Follow the assignments whose view is reached: send the same bytes again to the new owner."""
+        if not self._assigns:
+            return
         waiting, self._assigns = self._assigns, []
         for sender, assign in waiting:
             if self._state.plan is None or assign.view > self._views.view:
@@ -141,10 +145,9 @@ class Collecting:
     def report(self) -> None:
         """Tell the leader what is held: once it is all that can come, and from the deadline on at every change."""
         state = self._state
-        owned = [chunk for chunk, owners in self.owners.items() if state.own_index in owners]
-        complete = self.store.complete(state.live(state.mask_set), owned)
+        complete = self.store.complete(state.live(state.mask_set), self.owned)
         if state.own_index in state.mask_set and (complete or state.overdue()):
-            chunks = tuple((chunk, self.store.held(chunk)) for chunk in owned)
+            chunks = tuple((chunk, self.store.held(chunk)) for chunk in self.owned)
             self._views.tell_leader(Have(self._views.view, self.store.commits, chunks))
 
     def propose(self) -> frozenset[int] | None:
@@ -232,6 +235,7 @@ class Collecting:
         self.owners[chunk] = (*self.owners[chunk], owner)
         self._state.changes += 1
         if owner == self._state.own_index:
+            self.owned = sorted((*self.owned, chunk))
             for fault in self.store.own(chunk):
                 self._state.post.report(owner, str(fault))
         if self._masked is not None and self._is_wanted():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from protocol.round.errors import MessageError
 from protocol.round.messages import Decide, Received
 
-__all__ = ["Decisions"]
+__all__ = ["Decisions", "decision_in"]
 
 
 class Decisions:
@@ -32,26 +32,32 @@ class Decisions:
         if known.message != decision:
             raise MessageError(f"peer {received.sender} made two different decisions in view {decision.view}")
 
-    def candidates(self, kind: int, base: bytes, view: int) -> Iterator[Received]:
+    def candidates(self, kind: int, base: bytes, view: int) -> list[Received]:
         """Decisions on the right base, of views up to `view`, earliest first."""
-        kept = self._kept.get(kind, {})
-        for decided_in in sorted(kept):
-            if decided_in <= view and _decide(kept[decided_in]).base == base:
-                yield kept[decided_in]
+        kept = self._kept.get(kind)
+        if not kept:  # the common case, asked after every message
+            return []
+        return [
+            kept[decided_in]
+            for decided_in in sorted(kept)
+            if decided_in <= view and decision_in(kept[decided_in]).base == base
+        ]
 
     def strays(self, kind: int, base: bytes) -> list[Received]:
         """Decisions on another base than the one adopted, taken out: they can never become valid."""
-        kept = self._kept.get(kind, {})
-        return [kept.pop(view) for view in sorted(kept) if _decide(kept[view]).base != base]
+        kept = self._kept.get(kind)
+        if not kept:
+            return []
+        return [kept.pop(view) for view in sorted(kept) if decision_in(kept[view]).base != base]
 
     def reject(self, received: Received) -> None:
         """Take out a decision that broke a rule."""
-        decision = _decide(received)
+        decision = decision_in(received)
         self._kept[decision.kind].pop(decision.view, None)
 
     def adopt(self, received: Received) -> None:
         """Fix the decision of its kind for the whole attempt."""
-        self._adopted.setdefault(_decide(received).kind, received)
+        self._adopted.setdefault(decision_in(received).kind, received)
 
     def adopted(self, kind: int) -> Received | None:
         """The adopted decision of a kind."""
@@ -62,6 +68,7 @@ class Decisions:
         return dict(self._adopted)
 
 
-def _decide(received: Received) -> Decide:
+def decision_in(received: Received) -> Decide:
+    """The decision that a message is."""
     assert isinstance(received.message, Decide)
     return received.message

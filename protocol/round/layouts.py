@@ -132,6 +132,11 @@ def _decode_reveal(r: Reader) -> Reveal:
     return Reveal(seed, tuple(shares))
 
 
+def _decode_sum(r: Reader) -> Sum:
+    chunk, signature = r.unpack(_SUM)
+    return Sum(chunk, signature, r.view(r.remaining))
+
+
 # One row per type: number, class, encoder, decoder, in the order of spec 07 §3.
 _LAYOUTS: list[tuple[int, type, Callable[..., object], Callable[[Reader], Message]]] = [
     (1, Advert, _encode_advert, lambda r: Advert(*r.unpack(_ADVERT))),
@@ -189,7 +194,7 @@ _LAYOUTS: list[tuple[int, type, Callable[..., object], Callable[[Reader], Messag
         33,
         Sum,
         lambda m, w: w.uint(m.chunk, 2).raw(m.signature, 64).raw(m.payload),
-        lambda r: Sum(*r.unpack(_SUM), r.view(r.remaining)),
+        _decode_sum,
     ),
 ]
 TYPES = {number: kind for number, kind, _, _ in _LAYOUTS}

@@ -10,37 +10,17 @@ has a file of its own: advertising, sharing, collecting, voting, unmasking, summ
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from protocol.errors import ProtocolError, RoundError
 from protocol.identity import Identity
 from protocol.round.actions import Action, Failed, StageEntered
 from protocol.round.advertising import Advertising
 from protocol.round.agreeing import Agreeing
 from protocol.round.collecting import Collecting
-from protocol.round.errors import MessageError, RoundFailedError
+from protocol.round.deciding import Deciding
+from protocol.round.errors import RoundFailedError
+from protocol.round.inbox import Inbox
 from protocol.round.jobs import GroupSum, LocalUpdate
-from protocol.round.messages import (
-    Abort,
-    Ack,
-    Advert,
-    Assign,
-    Certificate,
-    Chunk,
-    Commit,
-    Decide,
-    Forward,
-    Have,
-    Kind,
-    Need,
-    Received,
-    Result,
-    Reveal,
-    Share,
-    Status,
-    Sum,
-    Vote,
-)
+from protocol.round.messages import Abort, Certificate, Kind
 from protocol.round.requests import Requests
 from protocol.round.sharing import Sharing
 from protocol.round.state import RoundState, Stage, randomness_bytes
@@ -48,12 +28,10 @@ from protocol.round.summing import Summing
 from protocol.round.unmasking import Unmasking
 from protocol.round.views import Views
 from protocol.round.voting import Voting
-from protocol.secagg.parameters import RoundParameters, bits_of, indexes_of
+from protocol.secagg.parameters import RoundParameters, indexes_of
 from protocol.terms import Deadlines
 
 __all__ = ["RoundMachine", "Stage", "randomness_bytes"]
-
-Judge = Callable[[Decide, int], bool]
 
 
 class RoundMachine:
@@ -93,7 +71,6 @@ class RoundMachine:
             deadlines=deadlines,
             randomness=randomness,
         )
-        state.post.on_own = lambda received: self._keep(received, via=state.own_index)
         self._requests = Requests(state)
         self._views = Views(state)
         self._advertising = Advertising(state, self._requests)
@@ -103,6 +80,19 @@ class RoundMachine:
         self._unmasking = Unmasking(state, self._advertising, self._sharing)
         self._summing = Summing(state, self._advertising, self._collecting, self._requests)
         self._agreeing = Agreeing(state)
+        self._deciding = Deciding(state, self._views)
+        self._inbox = Inbox(
+            state,
+            self._requests,
+            self._views,
+            self._advertising,
+            self._sharing,
+            self._collecting,
+            self._voting,
+            self._unmasking,
+            self._summing,
+            self._agreeing,
+        )
         self._started = False
         self._steps = {
             Stage.ADVERTISE: self._step_advertise,
@@ -138,7 +128,7 @@ class RoundMachine:
     def link_up(self, index: int, fingerprint: bytes, now: float) -> None:
         """A link to a peer is open; `fingerprint` is the SHA-256 of the certificate its DTLS session shows."""
         self._state.now = now
-        self._state.post.links[index].fingerprint = fingerprint
+        self._advertising.open_link(index, fingerprint)
         if self._advertising.check_link(index):
             self._state.post.open(index, fingerprint)
         else:
@@ -153,15 +143,16 @@ class RoundMachine:
 
     def receive(self, index: int, data: bytes | memoryview, *, bulk: bool, now: float) -> None:
         """A round message came over the link to peer `index`."""
-        self._state.now = now
-        if self.stage is Stage.FAILED or not self._advertising.check_link(index):
+        state = self._state
+        state.now = now
+        if state.stage is Stage.FAILED or not self._advertising.check_link(index):
             return
         try:
-            self._keep(self._state.post.codec.decode(data, bulk=bulk), via=index)
+            self._inbox.keep(state.post.codec.decode(data, bulk=bulk), via=index)
         except RoundFailedError as error:
             self.fail(str(error), now)
         except ProtocolError as error:
-            self._state.post.report(index, str(error))
+            state.post.report(index, str(error))
         self._advance()
 
     def provide_update(self, update: LocalUpdate | GroupSum, now: float) -> None:
@@ -260,66 +251,12 @@ class RoundMachine:
         """The certified survivor set; empty before the certificate."""
         return self._state.survivors
 
-    # Messages: checks that need no later stage, then storage.
-
-    def _keep(self, received: Received, *, via: int, forwarded: bool = False) -> None:
-        message = received.message
-        if received.sender != via and not forwarded and not isinstance(message, Sum):  # sums carry their signature
-            raise MessageError(f"peer {via} sent a message in the name of peer {received.sender}")
-        if self.stage is Stage.DONE and not isinstance(message, Need | Status | Reveal):
-            return  # this peer only helps others to the end
-        match message:
-            case Advert():
-                self._advertising.keep(received, via=via)
-            case Decide():
-                self._views.decisions.keep(received)
-            case Share():
-                self._sharing.keep_box(received)
-            case Ack():
-                self._sharing.keep_ack(received)
-            case Commit():
-                answered = forwarded and self._views.vote is None and self._requests.asked(via, Kind.COMMITS)
-                self._collecting.keep_commit(received, answered=answered)
-            case Have():
-                self._collecting.keep_have(received)
-            case Vote():
-                self._voting.keep_vote(received)
-            case Certificate():
-                self._voting.keep_certificate(received)
-            case Reveal():
-                self._unmasking.keep(received)
-            case Result():
-                self._agreeing.keep(received)
-            case Status():
-                self._views.keep_status(received)
-            case Forward(message=raw):
-                self._keep_forwarded(raw, via)
-            case Need():
-                self._requests.answer(received.sender, message)
-            case Assign():
-                self._collecting.keep_assignment(received)
-            case Abort():
-                self._state.post.leave(received.sender)
-            case Chunk():
-                self._collecting.keep_chunk(received)
-            case Sum():
-                self._summing.keep(received, made_here=via == self.own_index)
-
-    def _keep_forwarded(self, raw: bytes, via: int) -> None:
-        inner = self._state.post.codec.decode(raw, bulk=False)
-        if not isinstance(inner.message, Advert | Decide | Commit | Vote | Result):
-            raise MessageError(f"peer {via} forwarded a {type(inner.message).__name__}")
-        if isinstance(inner.message, Result):
-            self._agreeing.check(inner)  # the others carry a signature that decoding has checked
-        if inner.sender != self.own_index:
-            self._keep(inner, via=via, forwarded=True)
-
     # Transitions.
 
     def _advance(self) -> None:
         state = self._state
         try:
-            while self._started and (step := self._steps.get(self.stage)) is not None:
+            while self._started and (step := self._steps.get(state.stage)) is not None:
                 state.check_end()
                 before = state.changes
                 self._views.step()
@@ -331,22 +268,22 @@ class RoundMachine:
 
     def _step_advertise(self) -> None:
         state = self._state
-        decided = self._decided(Kind.ROSTER, state.parameters.t0, self._advertising.judge)
+        decided = self._deciding.adopted(Kind.ROSTER, state.parameters.t0, self._advertising.judge)
         if decided is not None:
             state.roster, state.t1 = indexes_of(decided.members), decided.root
             state.post.audience = state.roster
             state.enter(Stage.SHARE, state.deadlines.share_ms)
             self._sharing.begin()
-        elif self._may_decide(Kind.ROSTER, state.parameters.t0):
+        elif self._deciding.may_decide(Kind.ROSTER, state.parameters.t0):
             have = self._advertising.have()
             if state.overdue() or all(i in have for i, link in state.post.links.items() if link.live):
                 roster = self._advertising.propose()
-                self._decide(Kind.ROSTER, state.parameters.t0, roster, self._advertising.digest(roster))
+                self._deciding.decide(Kind.ROSTER, state.parameters.t0, roster, self._advertising.digest(roster))
 
     def _step_share(self) -> None:
         state = self._state
         self._sharing.open_boxes()
-        decided = self._decided(Kind.MASKED, state.t1, self._sharing.judge)
+        decided = self._deciding.adopted(Kind.MASKED, state.t1, self._sharing.judge)
         if decided is not None:
             state.adopt_mask_set(indexes_of(decided.members), decided.members)
             self._collecting.begin()
@@ -356,10 +293,10 @@ class RoundMachine:
         ack = self._sharing.ack(self.view)
         if ack is not None:
             self._views.tell_leader(ack)
-        if self._may_decide(Kind.MASKED, state.t1):
+        if self._deciding.may_decide(Kind.MASKED, state.t1):
             mask_set = self._sharing.propose()
             if mask_set is not None:
-                self._decide(Kind.MASKED, state.t1, mask_set, bytes(32))
+                self._deciding.decide(Kind.MASKED, state.t1, mask_set, bytes(32))
 
     def _step_collect(self) -> None:
         state = self._state
@@ -368,14 +305,14 @@ class RoundMachine:
             self._adopt_certificate(self._voting.certificate)
             return
         self._collecting.start_masking()
-        decided = self._decided(Kind.SURVIVORS, state.t2, self._voting.judge)
+        decided = self._deciding.adopted(Kind.SURVIVORS, state.t2, self._voting.judge)
         if decided is not None:
             self._voting.vote(decided)
             if self._views.leads():
                 self._voting.gather(decided)
         else:
             self._collecting.report()
-            if self._may_decide(Kind.SURVIVORS, state.t2):
+            if self._deciding.may_decide(Kind.SURVIVORS, state.t2):
                 self._decide_survivors()
         if self.view > 0 or state.overdue():  # who reveals holds the certificate that did not reach this peer
             for revealer in sorted(self._unmasking.revealers):
@@ -387,7 +324,7 @@ class RoundMachine:
         if survivors is not None:
             root = self._collecting.root(survivors)
             assert root is not None  # survivors are chosen among the commits held
-            self._decide(Kind.SURVIVORS, self._state.t2, survivors, root)
+            self._deciding.decide(Kind.SURVIVORS, self._state.t2, survivors, root)
 
     def _adopt_certificate(self, certificate: Certificate) -> None:
         self._collecting.update = None  # what was not masked by now is thrown away
@@ -406,16 +343,15 @@ class RoundMachine:
         self._collecting.take_assignments()
         self._summing.take_early()
         self._summing.sum_owned(self._unmasking.book)
-        lost = self._decided(Kind.LOST, state.t3, self._summing.judge_lost)
+        lost = self._deciding.adopted(Kind.LOST, state.t3, self._summing.judge_lost)
         if lost is not None:
             self._summing.give_up(lost)
-        absent = self._summing.absent()
-        if not absent:
+        if self._summing.complete():
             self._summing.finish()
-        elif lost is None and self._may_decide(Kind.LOST, state.t3):
-            hopeless = self._summing.rescue(absent)
+        elif lost is None and self._deciding.may_decide(Kind.LOST, state.t3):
+            hopeless = self._summing.rescue(self._summing.absent())
             if hopeless is not None:
-                self._decide(Kind.LOST, state.t3, hopeless, bytes(32))
+                self._deciding.decide(Kind.LOST, state.t3, hopeless, bytes(32))
 
     def _step_agree(self) -> None:
         completed = self._agreeing.step()
@@ -423,45 +359,6 @@ class RoundMachine:
             self._state.stage = Stage.DONE
             self._state.post.actions += [StageEntered("done"), completed]
             self._forget()
-
-    # Decisions.
-
-    def _decided(self, kind: int, base: bytes, judge: Judge) -> Decide | None:
-        """The decision of a kind, adopted on the first call that finds an acceptable one."""
-        decisions = self._views.decisions
-        for stray in decisions.strays(kind, base):
-            self._state.post.report(stray.sender, "decided on another round, roster or mask set than this peer holds")
-        adopted = decisions.adopted(kind)
-        for received in [adopted] if adopted is not None else list(decisions.candidates(kind, base, self.view)):
-            decided = received.message
-            assert isinstance(decided, Decide)
-            try:
-                if adopted is not None or judge(decided, received.sender):
-                    if adopted is None:
-                        self._views.adopt(received)
-                    return decided
-            except MessageError as error:
-                self._state.post.report(received.sender, str(error))
-                decisions.reject(received)
-                self._views.depose(received)
-                self._state.changes += 1
-        return None
-
-    def _may_decide(self, kind: int, base: bytes) -> bool:
-        """Whether this peer leads and no earlier decision may still turn out to be valid."""
-        if not self._views.leads():
-            return False
-        pending = any(True for _ in self._views.decisions.candidates(kind, base, self.view))
-        return not pending or self._views.may_overrule()
-
-    def _decide(self, kind: int, base: bytes, members: frozenset[int], root: bytes) -> None:
-        if kind != Kind.LOST and not self._state.large_enough(members):
-            names = {Kind.ROSTER: "roster", Kind.MASKED: "mask set", Kind.SURVIVORS: "survivor set"}
-            raise RoundFailedError(
-                f"only {len(members)} peers for the {names[kind]}, expected at least {self._state.parameters.quorum}"
-            )
-        self._state.post.broadcast(Decide(kind, self.view, base, bits_of(members), root))
-        self._state.changes += 1
 
     def _forget(self) -> None:
         self._state.forget_secrets()

@@ -7,7 +7,6 @@ Those with secrets also say what rich may print of them, which otherwise shows e
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from typing import Final
 
 from msgspec import Struct
@@ -89,8 +88,8 @@ class Share(Struct, frozen=True, gc=False):
     def __repr__(self) -> str:
         return "Share()"
 
-    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
-        return iter(())
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return []
 
 
 class Ack(Struct, frozen=True, gc=False):
@@ -151,8 +150,8 @@ class Reveal(Struct, frozen=True, gc=False):
     def __repr__(self) -> str:
         return f"Reveal(about={[about for about, _, _ in self.shares]})"
 
-    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
-        yield "about", [about for about, _, _ in self.shares]
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("about", [about for about, _, _ in self.shares])]
 
 
 class Result(Struct, frozen=True, gc=False):

@@ -21,8 +21,8 @@ _MAX_RESENDS = 16
 class Link:
     """What is known of the link to one other peer in this attempt.
 
-    `outbox` holds everything for it in order: bytes, or a chunk that is encoded when it is sent, so that the masked
-    vector is kept once.
+    `outbox` holds everything for it in order: what was sent, or a chunk that is encoded when it is sent, so that the
+    masked vector is kept once.
     """
 
     fingerprint: bytes | None = None
@@ -30,7 +30,7 @@ class Link:
     lost: bool = False
     left: bool = False
     resends: int = 0
-    outbox: list[Chunk | tuple[bytes, bool]] = field(default_factory=list)
+    outbox: list[Chunk | Send] = field(default_factory=list)
 
     @property
     def live(self) -> bool:
@@ -64,8 +64,7 @@ class Post:
             self.leave(index)
             self.report(index, f"the link to peer {index} broke more than {_MAX_RESENDS} times")
             return
-        for item in link.outbox:
-            self._emit(index, item)
+        self.actions += [self._to_send(index, item) for item in link.outbox]
 
     def close(self, index: int) -> None:
         """A link is gone; what is sent meanwhile waits."""
@@ -84,7 +83,7 @@ class Post:
         elif isinstance(message, Chunk):
             self._put(to, message)
         else:
-            self._put(to, (self.encode(message), type(message) in BULK_TYPES))
+            self._put(to, Send(to, self.encode(message), type(message) in BULK_TYPES))
 
     def broadcast(self, message: Message, *, to_self: bool = True) -> bytes:
         """Send to everyone in the roster (the cohort before there is one), this peer included; gives the bytes."""
@@ -96,13 +95,13 @@ class Post:
 
     def relay(self, to: int, raw: bytes | memoryview, *, bulk: bool) -> None:
         """Pass bytes on unchanged."""
-        self._put(to, (bytes(raw), bulk))
+        self._put(to, Send(to, bytes(raw), bulk))
 
     def relay_all(self, raw: bytes, *, bulk: bool, leave_out: frozenset[int] = frozenset()) -> None:
         """Pass bytes on to the audience."""
         for index in self.links:
             if (self.audience is None or index in self.audience) and index not in leave_out:
-                self._put(index, (raw, bulk))
+                self._put(index, Send(index, raw, bulk))
 
     def encode(self, message: Message) -> bytes:
         """Bytes of a message of this peer, signed where its type is."""
@@ -122,12 +121,11 @@ class Post:
     def _own(self, message: Message) -> None:
         self.on_own(Received(sender=self._own_index, message=message, raw=self.encode(message)))
 
-    def _put(self, to: int, item: Chunk | tuple[bytes, bool]) -> None:
+    def _put(self, to: int, item: Chunk | Send) -> None:
         link = self.links[to]
         link.outbox.append(item)
         if link.up:
-            self._emit(to, item)
+            self.actions.append(self._to_send(to, item))
 
-    def _emit(self, to: int, item: Chunk | tuple[bytes, bool]) -> None:
-        raw, bulk = (self.encode(item), True) if isinstance(item, Chunk) else item
-        self.actions.append(Send(to, raw, bulk))
+    def _to_send(self, to: int, item: Chunk | Send) -> Send:
+        return Send(to, self.encode(item), bulk=True) if isinstance(item, Chunk) else item

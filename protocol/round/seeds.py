@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 
 from protocol.round.errors import MessageError
 from protocol.round.messages import Advert, Kind
@@ -44,6 +45,7 @@ class SeedBook:
         self._own_index = own_index
         self._shares: dict[int, dict[int, bytes]] = {peer: {} for peer in self._kinds}
         self._secrets: dict[int, bytes] = {}
+        self._missing = set(self._kinds)
         self._revealed: set[int] = set()
         self._contradicted: Counter[int] = Counter()
         self._attempts = 0
@@ -56,9 +58,9 @@ class SeedBook:
         return f"SeedBook(known={sorted(self._secrets)}, missing={sorted(self.missing)})"
 
     @property
-    def missing(self) -> frozenset[int]:
-        """Peers whose secret is not known yet."""
-        return frozenset(self._kinds) - frozenset(self._secrets)
+    def missing(self) -> AbstractSet[int]:
+        """Peers whose secret is not known yet, as of now."""
+        return self._missing
 
     def secret(self, peer: int) -> bytes:
         """The recovered seed or mask key of a peer."""
@@ -84,7 +86,7 @@ class SeedBook:
             raise MessageError(f"peer {peer} revealed its seed but is not in the survivor set")
         if seed_commitment(seed) != self._adverts[peer].seed_commitment:
             raise MessageError(f"peer {peer} revealed another seed than it committed to")
-        self._secrets[peer] = seed
+        self._learn(peer, seed)
 
     def add_share(self, sender: int, about: int, kind: int, share: bytes) -> None:
         """A share from another peer; the secret is recovered once t shares fit its commitment.
@@ -100,6 +102,10 @@ class SeedBook:
             return
         self._shares[about][sender] = share
         self._try_recover(about, newest=sender)
+
+    def _learn(self, peer: int, secret: bytes) -> None:
+        self._secrets[peer] = secret
+        self._missing.discard(peer)
 
     def _try_recover(self, about: int, *, newest: int) -> None:
         """Recover a secret if enough shares are here; other subsets are tried where the first does not fit.
@@ -118,7 +124,7 @@ class SeedBook:
             chosen = {peer: shares[peer] for peer in (newest, *subset)}
             secret = recover_secret(chosen)
             if self._fits(about, secret):
-                self._secrets[about] = secret
+                self._learn(about, secret)
                 self._blame(shares, chosen)
                 return
 

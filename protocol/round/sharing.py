@@ -69,15 +69,13 @@ class Sharing:
 
     def ack(self, view: int) -> Ack | None:
         """What to tell the leader: once all live peers' shares are here, or the stage is overdue."""
-        missing = self._state.live(self._state.roster) - set(self.held)
-        if missing and not self._state.overdue():
+        if not self.held.keys() >= self._state.live(self._state.roster) and not self._state.overdue():
             return None
         return Ack(view, bits_of(set(self.held)))
 
     def propose(self) -> frozenset[int] | None:
         """As leader: a mask set, once all live peers have answered; at the deadline they answer, so a grace later."""
-        waiting = self._state.live(self._state.roster) - set(self._acks)
-        if waiting and not self._state.overdue(graces=1):
+        if not self._acks.keys() >= self._state.live(self._state.roster) and not self._state.overdue(graces=1):
             return None
         return choose_mask_set({i: held for i, held in self._acks.items() if i in self._state.roster})
 

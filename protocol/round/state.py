@@ -47,6 +47,7 @@ def seconds(milliseconds: int) -> float:
 class RoundState:
     """State that more than one part of the machine reads. `repr` shows no secret.
 
+    `grace` is how long one more exchange of small messages may take, in seconds.
     `roster`, `mask_set`, `survivors` and `t1` to `t3` are empty until agreed, `plan` is None until the mask set is.
     """
 
@@ -69,6 +70,7 @@ class RoundState:
         self.identity = identity
         self.fingerprint = fingerprint
         self.deadlines = deadlines
+        self.grace = seconds(deadlines.consistency_ms)
         self.own_index = parameters.cohort.index(identity.peer_id)
         self.secrets = RoundSecrets(randomness[:SECRETS_BYTES])
         cut = SECRETS_BYTES + 2 * coefficient_bytes(parameters.threshold)
@@ -93,11 +95,6 @@ class RoundState:
 
     def __repr__(self) -> str:
         return f"RoundState(peer={self.own_index}, stage={self.stage.name.lower()})"
-
-    @property
-    def grace(self) -> float:
-        """How long one more exchange of small messages may take, in seconds."""
-        return seconds(self.deadlines.consistency_ms)
 
     def begin_clock(self) -> None:
         """The attempt ends when the sum of all its deadlines is used up (spec 07 §11)."""
@@ -137,7 +134,7 @@ class RoundState:
 
     def live(self, members: frozenset[int]) -> frozenset[int]:
         """Those of a set that are live, this peer among them."""
-        return members - self.post.gone
+        return members - self.post.gone if self.post.gone else members
 
     def chunk_plan(self) -> ChunkPlan:
         """The chunks of the mask set, once that is adopted."""

@@ -76,6 +76,8 @@ class Summing:
 
     def take_early(self) -> None:
         """Look again at the sums that wait."""
+        if not self._early:
+            return
         early, self._early = self._early, {}
         for waiting in early.values():
             for received in waiting.values():
@@ -89,12 +91,14 @@ class Summing:
     def sum_owned(self, book: SeedBook) -> None:
         """Begin to sum every chunk that this peer owns and holds all contributions to."""
         state = self._state
-        wanted = bits_of(state.survivors)
-        for chunk, owners in self._collecting.owners.items():
-            mine = state.own_index in owners and chunk not in self._started
-            if mine and not wanted & ~self._collecting.store.held(chunk):
+        for chunk in self._collecting.owned:
+            if chunk not in self._started and self._collecting.store.holds(chunk, state.survivors):
                 self._started.add(chunk)
                 state.begin_work(self._job(chunk, book), lambda packed, chunk=chunk: self._send(chunk, packed))  # type: ignore[misc]  # mypy infers no type for a lambda's default
+
+    def complete(self) -> bool:
+        """Whether every chunk is summed or given up."""
+        return len(self._sums) == self._state.chunk_plan().count or not self.absent()
 
     def absent(self) -> frozenset[int]:
         """Chunks neither summed nor given up."""

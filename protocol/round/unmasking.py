@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 from protocol.round.advertising import Advertising
 from protocol.round.errors import MessageError, RoundFailedError
@@ -79,11 +80,10 @@ class Unmasking:
         """
         assert self.book is not None
         missing = self.book.missing
-        silent = missing if self._state.overdue() else missing - self._state.live(missing)
-        self._reveal(silent)
+        self._reveal(missing if self._state.overdue() else missing & self._state.post.gone)
         if missing and self._state.overdue(graces=1):
             raise RoundFailedError(f"the secrets of peers {sorted(missing)} could not be recovered")
-        return not self.book.missing
+        return not missing
 
     def _take(self, sender: int, seed: bytes | None, shares: Iterable[tuple[int, int, bytes]]) -> None:
         assert self.book is not None
@@ -109,7 +109,9 @@ class Unmasking:
         self._early.clear()
         self._early_seeds.clear()
 
-    def _reveal(self, about: Iterable[int], *, seed: bytes | None = None) -> None:
+    def _reveal(self, about: AbstractSet[int], *, seed: bytes | None = None) -> None:
+        if not about and seed is None:
+            return
         assert self.book is not None
         shares = self.book.reveal(about)
         if not shares and seed is None:

@@ -18,8 +18,8 @@ _LEADER_GRACES = 2.0
 class Views:
     """The views of one attempt as one peer sees them.
 
-    `view` counts up from 0. A peer leaves a view when its leader is gone, silent past the deadline or caught breaking
-    a rule, or when so many peers left it that one of them is honest.
+    `view` counts up from 0, `leader` is the index of who leads it. A peer leaves a view when its leader is gone,
+    silent past the deadline or caught breaking a rule, or when so many peers left it that one of them is honest.
     """
 
     def __init__(self, state: RoundState) -> None:
@@ -32,17 +32,13 @@ class Views:
         self._first_leader = int.from_bytes(
             hashlib.sha256(b"p2psa/1/leader" + state.parameters.t0).digest()[:4], "little"
         )
+        self.leader = self.leader_of(self.view)
         self._statuses: dict[int, int] = {}
         self._shown: dict[int, set[int]] = {}
         self._deposed: set[int] = set()
         self._told: tuple[int, Message] | None = None
         self.vote: Received | None = None
         state.on_enter.append(self._restart)
-
-    @property
-    def leader(self) -> int:
-        """Index of the leader of the current view."""
-        return self.leader_of(self.view)
 
     def leader_of(self, view: int) -> int:
         """Index of the leader of a view."""
@@ -73,9 +69,10 @@ class Views:
             not state.is_live(self.leader) or state.now >= self.leader_deadline or self.view in self._deposed
         ):
             self._next()
-        ahead = sum(view > self.view for view in self._statuses.values()) if self._statuses else 0
-        if ahead >= state.parameters.size - state.parameters.threshold + 1:
-            self._next()
+        if self._statuses:
+            ahead = sum(view > self.view for view in self._statuses.values())
+            if ahead >= state.parameters.size - state.parameters.threshold + 1:
+                self._next()
 
     def keep_status(self, received: Received) -> None:
         """A peer moved to a view; if this peer leads it, it owes that peer what it adopted.
@@ -157,6 +154,7 @@ class Views:
     def _next(self) -> None:
         state = self._state
         self.view += 1
+        self.leader = self.leader_of(self.view)
         state.changes += 1
         if self.view >= state.parameters.size:
             raise RoundFailedError(f"no leader left in stage {state.stage.name.lower()}")

@@ -58,10 +58,6 @@ class ChunkPlan:
         """Peers that hold a chunk before any reassignment."""
         return tuple(dict.fromkeys(self.peers[(chunk + step) % len(self.peers)] for step in range(self.replicas)))
 
-    def owned_by(self, peer: int) -> tuple[int, ...]:
-        """Chunks that a peer owns before any reassignment."""
-        return tuple(chunk for chunk in range(self.count) if peer in self.owners(chunk))
-
 
 @dataclass(frozen=True, kw_only=True)
 class RoundParameters:
@@ -129,12 +125,12 @@ class RoundParameters:
         """Peers in the cohort: n."""
         return len(self.cohort)
 
-    @property
+    @cached_property
     def threshold(self) -> int:
         """t: shares that recover, votes that certify."""
         return threshold(self.size)
 
-    @property
+    @cached_property
     def quorum(self) -> int:
         """The fewest peers a roster, mask set or survivor set may have: max(t, u_min)."""
         return max(self.threshold, self.min_survivors)

@@ -106,7 +106,7 @@ GUARDS = [
     Guard("range of the sum", S + "quantise.py", "if most > bound or least < -bound:", "if False:"),
     Guard("t equal results", R + "agreeing.py", "if len(self._signatures) >= threshold:", "if self._signatures:"),
     Guard("result signatures", R + "agreeing.py", "            verify(self._state.parameters.cohort[index], RESULT_LABEL, payload, result.signature)", "            pass"),
-    Guard("sender is the link's peer", R + "machine.py", "if received.sender != via and not forwarded and not isinstance(message, Sum):", "if False:"),
+    Guard("sender is the link's peer", R + "inbox.py", "if received.sender != via and not forwarded and not isinstance(message, Sum):", "if False:"),
     Guard("frames are bound to the round", R + "codec.py", "if tag != self._tag:", "if tag is None:"),
     Guard("bitmaps stay within the cohort", R + "ranges.py", "if bits >> size:", "if False:"),
     Guard("indexes stay within the cohort", R + "ranges.py", "if value >= size:", "if False:"),
