@@ -25,6 +25,7 @@ class Agreeing:
         self._signatures: dict[int, bytes] = {}
         self._refused: set[int] = set()
         self._own: Result | None = None
+        self._payload = b""
 
     def keep(self, received: Received) -> None:
         """Keep the first result of a peer."""
@@ -50,8 +51,8 @@ class Agreeing:
         """Sign this peer's result and tell everyone."""
         digest, tail_digest = bytes.fromhex(model_digest), hashlib.sha256(tail).digest()
         survivors = bits_of(self._state.survivors)
-        payload = result_payload(self._state.parameters.round_id, digest, survivors, tail_digest)
-        signature = self._state.identity.sign(RESULT_LABEL, payload)
+        self._payload = result_payload(self._state.parameters.round_id, digest, survivors, tail_digest)
+        signature = self._state.identity.sign(RESULT_LABEL, self._payload)
         self._own = Result(digest, tail_digest, survivors, signature)
         self._signatures[self._state.own_index] = signature
         self._state.post.broadcast(self._own, to_self=False)
@@ -80,11 +81,10 @@ class Agreeing:
 
     def _count(self, index: int, result: Result, own: Result) -> None:
         content = (result.model_digest, result.tail_digest, result.survivors)
-        payload = result_payload(self._state.parameters.round_id, own.model_digest, own.survivors, own.tail_digest)
         try:
             if content != (own.model_digest, own.tail_digest, own.survivors):
                 raise MessageError(f"peer {index} reports another result")
-            verify(self._state.parameters.cohort[index], RESULT_LABEL, payload, result.signature)
+            verify(self._state.parameters.cohort[index], RESULT_LABEL, self._payload, result.signature)
         except ProtocolError as error:
             self._refused.add(index)
             self._state.post.report(index, str(error))

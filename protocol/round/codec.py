@@ -73,20 +73,17 @@ class Codec:
         except EncodingError as error:
             raise MessageError(str(error)) from None
 
-    def vote_bytes(self, voter: int, certificate: Certificate) -> bytes:
-        """What a voter in a certificate signed, without T0 and the signature."""
-        vote = Vote(t2=certificate.t2, survivors=certificate.survivors, root=certificate.root)
-        writer = Writer().raw(_HEADER.pack(VERSION, NUMBERS[Vote], voter, self._tag))
-        ENCODERS[NUMBERS[Vote]](vote, writer)
-        return bytes(writer)
-
-    def verify_vote(self, voter: int, body: bytes, signature: bytes) -> None:
-        """Check one vote's signature.
+    def verify_votes(self, certificate: Certificate, voters: list[int]) -> None:
+        """Check the signature of each vote in a certificate; `voters` in ascending order.
 
         Raises:
-            SignatureError: it is not that voter's.
+            SignatureError: one is not that voter's.
         """
-        verify(self._parameters.cohort[voter], _LABELS[Vote], self._parameters.t0 + body, signature)
+        content = Writer()
+        ENCODERS[NUMBERS[Vote]](Vote(certificate.t2, certificate.survivors, certificate.root), content)
+        for voter, signature in zip(voters, certificate.signatures, strict=True):
+            body = _HEADER.pack(VERSION, NUMBERS[Vote], voter, self._tag) + bytes(content)
+            verify(self._parameters.cohort[voter], _LABELS[Vote], self._parameters.t0 + body, signature)
 
     def _parse(self, data: bytes | memoryview, *, bulk: bool) -> Received:
         if len(data) < HEADER_BYTES:

@@ -32,6 +32,8 @@ class Deciding:
             RoundFailedError: `judge` finds that this peer cannot go on with it.
         """
         decisions = self._views.decisions
+        if not decisions.any(kind):  # the common case, asked after every message
+            return None
         for stray in decisions.strays(kind, base):
             self._state.post.report(stray.sender, "decided on another round, roster or mask set than this peer holds")
         adopted = decisions.adopted(kind)

@@ -32,11 +32,13 @@ class Decisions:
         if known.message != decision:
             raise MessageError(f"peer {received.sender} made two different decisions in view {decision.view}")
 
+    def any(self, kind: int) -> bool:
+        """Whether a decision of a kind is kept, be it adopted or not."""
+        return bool(self._kept.get(kind))
+
     def candidates(self, kind: int, base: bytes, view: int) -> list[Received]:
         """Decisions on the right base, of views up to `view`, earliest first."""
-        kept = self._kept.get(kind)
-        if not kept:  # the common case, asked after every message
-            return []
+        kept = self._kept.get(kind, {})
         return [
             kept[decided_in]
             for decided_in in sorted(kept)
@@ -45,9 +47,7 @@ class Decisions:
 
     def strays(self, kind: int, base: bytes) -> list[Received]:
         """Decisions on another base than the one adopted, taken out: they can never become valid."""
-        kept = self._kept.get(kind)
-        if not kept:
-            return []
+        kept = self._kept.get(kind, {})
         return [kept.pop(view) for view in sorted(kept) if decision_in(kept[view]).base != base]
 
     def reject(self, received: Received) -> None:

@@ -98,7 +98,8 @@ class Summing:
 
     def complete(self) -> bool:
         """Whether every chunk is summed or given up."""
-        return len(self._sums) == self._state.chunk_plan().count or not self.absent()
+        known = len(self._sums) + len(self._lost)
+        return known >= self._state.chunk_plan().count and not self.absent()
 
     def absent(self) -> frozenset[int]:
         """Chunks neither summed nor given up."""

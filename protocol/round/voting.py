@@ -125,6 +125,4 @@ class Voting:
             raise MessageError(
                 f"peer {sender} sent a certificate of {len(voters)} votes, expected {threshold} of the mask set"
             )
-        codec = self._state.post.codec
-        for voter, signature in zip(sorted(voters), certificate.signatures, strict=True):
-            codec.verify_vote(voter, codec.vote_bytes(voter, certificate), signature)
+        self._state.post.codec.verify_votes(certificate, sorted(voters))

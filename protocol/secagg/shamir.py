@@ -50,11 +50,11 @@ def share_secret(secret: bytes, *, threshold: int, indexes: list[int], coefficie
             f"got {len(secret)} and {len(coefficients)}"
         )
     polynomial = np.frombuffer(secret + coefficients, np.uint8).reshape(threshold, SECRET_BYTES)
-    x = np.array([index + 1 for index in indexes], np.uint8)[:, None]
-    value = np.zeros((len(indexes), SECRET_BYTES), np.uint8)
-    for coefficient in polynomial[::-1]:
-        value = _PRODUCT[value, x] ^ coefficient
-    return {index: value[row].tobytes() for row, index in enumerate(indexes)}
+    x = np.array(indexes) + 1
+    powers = _EXP[np.outer(np.arange(threshold), _LOG[x]) % 255].astype(np.intp)
+    terms = _PRODUCT.take(256 * powers[:, :, None] + polynomial[:, None, :])  # one look-up of all products
+    values = np.bitwise_xor.reduce(terms, axis=0)
+    return {index: values[row].tobytes() for row, index in enumerate(indexes)}
 
 
 def recover_secret(shares: Mapping[int, bytes]) -> bytes:

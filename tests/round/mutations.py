@@ -31,8 +31,8 @@ GUARDS = [
     Guard(
         "votes of a certificate are verified",
         R + "voting.py",
-        "            codec.verify_vote(voter, codec.vote_bytes(voter, certificate), signature)",
-        "            pass",
+        "        self._state.post.codec.verify_votes(certificate, sorted(voters))",
+        "        pass",
     ),
     Guard(
         "certificate respects u_min",
@@ -105,7 +105,7 @@ GUARDS = [
     Guard("sum signatures", R + "summing.py", "        verify(self._state.parameters.cohort[sender], _SUM_LABEL, payload, total.signature)", "        pass"),
     Guard("range of the sum", S + "quantise.py", "if most > bound or least < -bound:", "if False:"),
     Guard("t equal results", R + "agreeing.py", "if len(self._signatures) >= threshold:", "if self._signatures:"),
-    Guard("result signatures", R + "agreeing.py", "            verify(self._state.parameters.cohort[index], RESULT_LABEL, payload, result.signature)", "            pass"),
+    Guard("result signatures", R + "agreeing.py", "            verify(self._state.parameters.cohort[index], RESULT_LABEL, self._payload, result.signature)", "            pass"),
     Guard("sender is the link's peer", R + "inbox.py", "if received.sender != via and not forwarded and not isinstance(message, Sum):", "if False:"),
     Guard("frames are bound to the round", R + "codec.py", "if tag != self._tag:", "if tag is None:"),
     Guard("bitmaps stay within the cohort", R + "ranges.py", "if bits >> size:", "if False:"),
