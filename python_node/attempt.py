@@ -240,7 +240,7 @@ class Attempt:
     # The machine's actions.
 
     def _feed(self, call: Callable[[float], None]) -> None:
-        call(self._loop.time())
+        call(self._mesh.clock.now())
         self._queue += self._machine.actions()
         self._work_off()
         self._set_timer()
@@ -331,7 +331,7 @@ class Attempt:
             self._timer = None
         due = self._machine.next_deadline()
         if due is not None:
-            self._timer = self._loop.call_at(due, self._tick)
+            self._timer = self._loop.call_at(self._mesh.clock.when(due), self._tick)
 
     def _tick(self) -> None:
         self._feed(self._machine.tick)

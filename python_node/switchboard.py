@@ -13,7 +13,7 @@ from protocol.errors import LinkError, ProtocolError
 from protocol.identity import Identity, PeerId, short
 from protocol.link import MessageKind, NegotiationKind, Payload
 from protocol.sealing import SealingKey, seal
-from protocol.signaling import Introduced, Member, Relayed, check_sealing_key, codes
+from protocol.signaling import Introduced, Member, PeerGone, Relayed, check_sealing_key, codes
 from python_node.mesh import IceServer, Mesh, MeshConfig
 from python_node.models import ModelExchange
 from python_node.signaling_events import RelayFailed, SessionEvent
@@ -124,6 +124,8 @@ class Switchboard:
                     # "not-in-cohort" only says that a newer cohort was named: the peer may be there, and the mesh
                     # tries again by that one.
                     self._on_unreachable(PeerId(to))
+            case PeerGone(peer=gone):
+                self.mesh.signaling_lost(PeerId(gone))
             case _:
                 pass
 

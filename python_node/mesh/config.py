@@ -31,8 +31,11 @@ class MeshConfig:
     """How long a lost or never made link is retried before the mesh gives up until the next `connect`."""
     ping_after_s: float = 0.75
     """A link that was silent for so long is asked for a sign of life."""
-    dead_after_s: float = 2.5
-    """A link that was silent for so long is dead. Time in which this process did not run does not count."""
+    gone_after_s: float = 2.5
+    """A link that was silent for so long is dead where signaling lost the peer too. Time in which this process did
+    not run does not count, here and below."""
+    dead_after_s: float = 10.0
+    """A link that was silent for so long is dead: until then its peer may only be slow."""
     close_timeout_s: float = 0.5
     """How long closing waits for what is still buffered."""
     queue_bytes: int = 128 << 20

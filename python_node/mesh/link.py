@@ -17,12 +17,15 @@ from python_node.mesh.outbox import Outbox
 if TYPE_CHECKING:
     from python_node.mesh.config import MeshConfig
     from python_node.mesh.rtc import RtcConnection
+    from python_node.running_clock import RunningClock
 
 __all__ = ["ByeCode", "Link", "LinkCounters", "LinkEnd", "LinkEvents"]
 
 _PING: Final = struct.Struct("<BQ")
 """u8 0 for a ping or 1 for its answer, u64 any number, sent back as it came (here microseconds)."""
 _BYE_TEXT_BYTES: Final = 200
+_ON_THE_WAY_S: Final = 1.0
+"""What is heard of a peer so long after signaling lost it may have been sent before."""
 
 
 class ByeCode(IntEnum):
@@ -77,6 +80,7 @@ class Link:
         identity: Identity,
         *,
         config: MeshConfig,
+        clock: RunningClock,
         limits: Limits,
         counters: LinkCounters,
         events: LinkEvents,
@@ -85,6 +89,7 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._rtc = rtc
         self._config = config
+        self._clock = clock
         self._events = events
         self._counters = counters
         self._decoder = FrameDecoder(limits=limits)
@@ -102,7 +107,8 @@ class Link:
         self.view = view
         self.ready = False
         self.rtt_s: float | None = None
-        self.last_heard = self._loop.time()
+        self.last_heard = clock.now()
+        self._lost_at: float | None = None
         self._enqueue(MessageKind.HELLO, seal_hello(identity, view))
 
     def __repr__(self) -> str:
@@ -145,7 +151,7 @@ class Link:
         if self._over:
             self._after_end(frame)
             return
-        self.last_heard = self._loop.time()
+        self.last_heard = self._clock.now()
         self._pinged = False
         try:
             message = self._decoder.receive_data(frame)
@@ -162,11 +168,17 @@ class Link:
         """The transport went away."""
         self._end(LinkEnd(reason=reason, retry=True))
 
+    def signaling_lost(self) -> None:
+        """Signaling has no session with the peer any more: if it falls silent too, its process is gone."""
+        self._lost_at = self._clock.now()
+
     def tick(self, now: float) -> None:
-        """Look after liveness; `now` is the event loop's time."""
+        """Look after liveness; `now` is the clock's."""
         silent = now - self.last_heard
-        if silent >= self._config.dead_after_s:
-            self._end(LinkEnd(reason=f"{short(self.view.remote)} was silent for {silent:.1f} s", retry=True))
+        lost = self._lost_at is not None and self.last_heard < self._lost_at + _ON_THE_WAY_S
+        if silent >= self._config.dead_after_s or (lost and silent >= self._config.gone_after_s):
+            reason = f"{short(self.view.remote)} was silent for {silent:.1f} s" + ", signaling lost it too" * lost
+            self._end(LinkEnd(reason=reason, retry=True))
         elif silent >= self._config.ping_after_s and self.ready and not self._pinged:
             self._pinged = True
             try:
@@ -256,7 +268,7 @@ class Link:
             raise LinkError(f"a ping has {_PING.size} bytes and begins with 0 or 1, got {len(payload)} bytes")
         step, stamp = _PING.unpack(payload)
         if step:
-            self.rtt_s = max(0.0, self._loop.time() - stamp / 1e6)
+            self.rtt_s = max(0.0, self._clock.now() - stamp / 1e6)
         elif not self._outbox:
             # While something waits, that is the sign of life; so pings cannot fill the queue.
             self._enqueue(MessageKind.PING, _PING.pack(1, stamp))

@@ -15,6 +15,7 @@ from python_node.mesh.config import IceServer, MeshConfig
 from python_node.mesh.link import Link, LinkCounters
 from python_node.mesh.peer import Peer, PeerContext
 from python_node.mesh.rtc import Certificate
+from python_node.running_clock import RunningClock
 
 __all__ = ["Connected", "Mesh"]
 
@@ -66,11 +67,15 @@ class Mesh:
         self._loop = asyncio.get_running_loop()
         self._sequence = 0
         self._closed = False
+        self._tick_s = min(self._config.ping_after_s, self._config.gone_after_s, self._config.dead_after_s) / 3
+        self.clock = RunningClock(self._loop.time, beat_s=self._tick_s)
+        """Read at every tick; attempts at rounds go by it too."""
         self._context = PeerContext(
             identity=identity,
             certificate=Certificate(),
             ice_servers=ice_servers,
             config=self._config,
+            clock=self.clock,
             limits=Limits(model_bytes=self._config.model_message_bytes),
             send_signal=send_signal,
             next_sequence=self._next_sequence,
@@ -78,8 +83,6 @@ class Mesh:
             on_message=on_message,
             on_link=on_link or (lambda _peer, _up, _reason: None),
         )
-        self._tick_s = min(self._config.ping_after_s, self._config.dead_after_s) / 3
-        self._ticked_at = self._loop.time()
         self._ticker = self._loop.call_later(self._tick_s, self._tick)
 
     def __repr__(self) -> str:
@@ -189,6 +192,12 @@ class Mesh:
         if found is not None:
             found.undelivered()
 
+    def signaling_lost(self, peer: PeerId) -> None:
+        """Signaling has no session with a peer any more: if it is silent, it is not only slow."""
+        found = self._peers.get(peer)
+        if found is not None:
+            found.signaling_lost()
+
     def send(self, peer: PeerId, kind: MessageKind, payload: Payload, *, priority: int | None = None) -> None:
         """Queue one message; the payload must not change until `drain`.
 
@@ -281,13 +290,9 @@ class Mesh:
             self._loop.call_exception_handler({"message": f"{self!r}: background task failed", "exception": error})
 
     def _tick(self) -> None:
-        now = self._loop.time()
-        late = now - self._ticked_at - self._tick_s
-        self._ticked_at = now
+        now = self.clock.now()
         self._ticker = self._loop.call_later(self._tick_s, self._tick)
         for peer in list(self._peers.values()):
-            if late > self._tick_s:
-                peer.forgive(late)
             peer.tick(now)
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from protocol.identity import Identity
     from protocol.link import Limits
     from python_node.mesh.config import IceServer, MeshConfig
+    from python_node.running_clock import RunningClock
 
 __all__ = ["Peer", "PeerContext"]
 
@@ -42,6 +43,7 @@ class PeerContext:
     certificate: Certificate
     ice_servers: Sequence[IceServer]
     config: MeshConfig
+    clock: RunningClock
     limits: Limits
     send_signal: Callable[[PeerId, NegotiationKind, bytes], Awaitable[None]]
     next_sequence: Callable[[], int]
@@ -128,11 +130,11 @@ class Peer:
             if link is not None:
                 link.tick(now)
 
-    def forgive(self, seconds: float) -> None:
-        """Do not count time in which this process did not run."""
+    def signaling_lost(self) -> None:
+        """Signaling has no session with the peer any more."""
         for link in (self.link, self._attempt.link if self._attempt else None):
             if link is not None:
-                link.last_heard += seconds
+                link.signaling_lost()
 
     def set_limits(self, limits: Limits) -> None:
         """Accept messages up to these sizes from now on."""
@@ -309,6 +311,7 @@ class Peer:
                 view,
                 context.identity,
                 config=self._config,
+                clock=context.clock,
                 limits=context.limits,
                 counters=self.counters,
                 events=LinkEvents(

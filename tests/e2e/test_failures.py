@@ -200,4 +200,4 @@ async def test_a_stranger_gets_no_model(world, plan):
 
 def test_the_mesh_of_the_tests_differs_from_the_products_in_times_alone():
     changed = {name for name in MeshConfig.__dataclass_fields__ if getattr(MESH, name) != getattr(MeshConfig(), name)}
-    assert changed <= {"ping_after_s", "dead_after_s"}
+    assert changed <= {"ping_after_s", "gone_after_s"}

@@ -34,7 +34,7 @@ TOGETHER = dataclasses.replace(TIMING, settle_s=10.0)
 """For tests of nodes in several programs: on a busy machine one of them may be the last by seconds, and must not miss
 the next round for it."""
 OPTIONS = SessionOptions(request_timeout_s=20, first_backoff_s=0.05, longest_backoff_s=0.2)
-MESH = MeshConfig(ping_after_s=0.3, dead_after_s=1.5)
+MESH = MeshConfig(ping_after_s=0.3, gone_after_s=1.5)
 DEADLINES = Deadlines(
     link_ms=8_000,
     train_ms=10_000,

@@ -40,6 +40,16 @@ if (options.own) for (const name of ["joined", "result"]) node.on(name, ({ run }
 node.on("result", ({ round }) => {
   if (round === options.dies) process.exit(3); // at once, as in a crash: nothing later can have been stored
 });
+node.on("progress", ({ round, stage }) => {
+  const [at, signal] = options.signals?.[round] ?? [];
+  if (at === stage) process.kill(process.pid, signal); // to itself, so that it is in mid-stage
+});
+const links = node.context.switchboard.mesh.context;
+const { onLink } = links;
+links.onLink = (peer, up, reason) => {
+  say("link", { peer, up, reason });
+  onLink(peer, up, reason);
+};
 node.on("offer", ({ run, author, verdict }) => say("offer", { run, author, verdict }));
 say("registered", { peer: node.peerId });
 

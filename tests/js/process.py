@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,16 @@ class JsPeer:
         """End it without a word."""
         assert self._process is not None
         self._process.kill()
+
+    async def until_stopped(self) -> None:
+        """Until it got SIGSTOP, as from itself where `signals` says so."""
+        assert self._process is not None
+        await asyncio.to_thread(os.waitid, os.P_PID, self._process.pid, os.WSTOPPED)
+
+    def go_on(self) -> None:
+        """End a stop."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     async def close(self) -> None:
         assert self._process is not None

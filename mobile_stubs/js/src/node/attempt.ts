@@ -197,7 +197,7 @@ export class Attempt {
     this.order = this.order.then(async () => {
       if (this.isClosed) return;
       try {
-        await this.carryOut(await input(performance.now()));
+        await this.carryOut(await input(this.needs.mesh.clock.now()));
         this.setTimer();
       } catch (error) {
         await this.breakOff(error);
@@ -209,7 +209,7 @@ export class Attempt {
   private async breakOff(error: unknown): Promise<void> {
     const reason = describe(error);
     this.broken = error;
-    for (const action of await this.machine.fail(reason, performance.now())) {
+    for (const action of await this.machine.fail(reason, this.needs.mesh.clock.now())) {
       if (action.action === "send") this.send(action.to, action.data, action.bulk);
     }
     this.end({ action: "failed", reason });
@@ -301,7 +301,7 @@ export class Attempt {
     if (this.timer !== null) clearTimeout(this.timer);
     const due = this.machine.nextDeadline();
     if (due === null || this.isClosed) return;
-    this.timer = setTimeout(() => this.feed((now) => this.machine.tick(now)), Math.max(0, due - performance.now()));
+    this.timer = setTimeout(() => this.feed((now) => this.machine.tick(now)), Math.max(0, due - this.needs.mesh.clock.now()));
   }
 
   private end(outcome: Completed | Failed): void {

@@ -7,13 +7,19 @@ import { FrameDecoder, Kind, type Limits, type LinkMessage } from "../protocol/l
 import { type LinkView, sealHello, verifyHello } from "../protocol/link/hello.js";
 import { Outbox } from "./outbox.js";
 import type { RtcConnection } from "./platform.js";
+import type { RunningClock } from "./running-clock.js";
 
 /** Why a side ends a link (spec 04 §6). */
 export const Bye = { GOING: 0, REFUSED: 1, REPLACED: 2 } as const;
 export type Bye = (typeof Bye)[keyof typeof Bye];
 
 const PING_AFTER_MS = 750;
-const DEAD_AFTER_MS = 2_500;
+/** Silence after which a link is dead where signaling lost its peer too. */
+const GONE_AFTER_MS = 2_500;
+/** Silence after which it is dead anyway: until then its peer may only be slow. */
+const DEAD_AFTER_MS = 10_000;
+/** What is heard of a peer so long after signaling lost it may have been sent before. */
+const ON_THE_WAY_MS = 1_000;
 const CLOSE_TIMEOUT_MS = 500;
 const CHANNEL_HIGH_BYTES = 256 << 10;
 /** The channel is fed again when no more than so many bytes are left in it. */
@@ -39,9 +45,10 @@ export interface LinkEvents {
 /** States: greeting (our HELLO is out), ready (theirs was right), over. */
 export class Link {
   isReady = false;
-  lastHeard = performance.now();
+  lastHeard: number;
   private isOver = false;
   private isPinged = false;
+  private lostAt: number | null = null;
   private turn: Promise<void> = Promise.resolve();
   private readonly decoder: FrameDecoder;
   private readonly outbox: Outbox;
@@ -53,7 +60,9 @@ export class Link {
     limits: Limits,
     private readonly traffic: Traffic,
     private readonly events: LinkEvents,
+    private readonly clock: RunningClock,
   ) {
+    this.lastHeard = clock.now();
     this.decoder = new FrameDecoder(limits);
     this.outbox = new Outbox(rtc.maxMessageBytes);
   }
@@ -91,7 +100,7 @@ export class Link {
   receive(frame: Bytes): void {
     this.traffic.received += frame.length;
     if (this.isOver) return;
-    this.lastHeard = performance.now();
+    this.lastHeard = this.clock.now();
     this.isPinged = false;
     try {
       const message = this.decoder.receive(frame);
@@ -112,11 +121,19 @@ export class Link {
     this.end(reason, true);
   }
 
-  /** Look after liveness; `now` is `performance.now()`. */
+  /** Signaling has no session with the peer any more: if it falls silent too, its process is gone. */
+  signalingLost(): void {
+    this.lostAt = this.clock.now();
+  }
+
+  /** Look after liveness; `now` is the clock's. */
   tick(now: number): void {
     const silent = now - this.lastHeard;
-    if (silent >= DEAD_AFTER_MS) this.end(`${short(this.view.remote)} was silent for ${(silent / 1000).toFixed(1)} s`, true);
-    else if (silent >= PING_AFTER_MS && this.isReady && !this.isPinged) {
+    const isLost = this.lostAt !== null && this.lastHeard < this.lostAt + ON_THE_WAY_MS;
+    if (silent >= DEAD_AFTER_MS || (isLost && silent >= GONE_AFTER_MS)) {
+      const also = isLost ? ", signaling lost it too" : "";
+      this.end(`${short(this.view.remote)} was silent for ${(silent / 1000).toFixed(1)} s${also}`, true);
+    } else if (silent >= PING_AFTER_MS && this.isReady && !this.isPinged) {
       this.isPinged = true;
       const ping = new Uint8Array(PING_BYTES);
       new DataView(ping.buffer).setBigUint64(1, BigInt(Math.floor(now * 1000)), true);

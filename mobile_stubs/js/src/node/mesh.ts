@@ -8,6 +8,7 @@ import { type NegotiationKind, openNegotiation, ReplayGuard } from "../protocol/
 import type { Traffic } from "./link.js";
 import { Peer, type PeerContext } from "./peer.js";
 import type { IceServer, Rtc } from "./platform.js";
+import { RunningClock } from "./running-clock.js";
 
 const MODEL_MESSAGE_BYTES = 1 << 20;
 const MAX_LINKS = 256;
@@ -29,11 +30,12 @@ export interface MeshOptions {
 
 /** All links of one node. */
 export class Mesh {
+  /** Read at every tick; attempts at rounds go by it too. */
+  readonly clock = new RunningClock(() => performance.now(), TICK_MS);
   private readonly peers = new Map<PeerId, Peer>();
   private readonly context: PeerContext;
   private readonly guard = new ReplayGuard();
   private readonly ticker: ReturnType<typeof setInterval>;
-  private tickedAt = performance.now();
   private sequence = 0;
   private isClosed = false;
   private past: Traffic = { sent: 0, received: 0 };
@@ -42,6 +44,7 @@ export class Mesh {
     this.context = {
       identity: options.identity,
       rtc: options.rtc,
+      clock: this.clock,
       iceServers: options.iceServers,
       limits: { bulkBytes: 0, modelBytes: MODEL_MESSAGE_BYTES },
       nextSequence: () => (this.sequence = Math.max(this.sequence + 1, Date.now())),
@@ -132,6 +135,11 @@ export class Mesh {
     this.peers.get(peer)?.undelivered();
   }
 
+  /** Signaling has no session with a peer any more: if it is silent, it is not only slow. */
+  signalingLost(peer: PeerId): void {
+    this.peers.get(peer)?.signalingLost();
+  }
+
   /**
    * Queue one message; the payload must not change until `drain`.
    *
@@ -194,11 +202,8 @@ export class Mesh {
     this.peers.delete(peer.id);
   }
 
-  /** Time in which this process did not run (a laptop asleep) does not count against the others. */
   private tick(): void {
-    const now = performance.now();
-    const late = now - this.tickedAt - TICK_MS;
-    this.tickedAt = now;
-    for (const peer of this.peers.values()) peer.tick(now, late > TICK_MS ? late : 0);
+    const now = this.clock.now();
+    for (const peer of this.peers.values()) peer.tick(now);
   }
 }

@@ -298,6 +298,7 @@ export class Node {
         this.runChanged(event.status);
         break;
       case "peer_gone":
+        this.context.switchboard.mesh.signalingLost(event.peer);
         for (const attempt of this.runs.get(event.run)?.membership.attempts ?? []) attempt.peerGone(event.peer);
         break;
       case "disconnected":

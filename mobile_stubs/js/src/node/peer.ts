@@ -14,6 +14,7 @@ import type { Kind, Limits } from "../protocol/link/framing.js";
 import { type Negotiation, type NegotiationKind, sealNegotiation } from "../protocol/link/negotiation.js";
 import { Bye, CHANNEL_LOW_BYTES, Link, type Traffic } from "./link.js";
 import type { IceServer, Rtc, RtcConnection } from "./platform.js";
+import type { RunningClock } from "./running-clock.js";
 
 const LINK_TIMEOUT_MS = 15_000;
 const OFFER_GRACE_MS = 500;
@@ -28,6 +29,7 @@ const MAX_OFFERS = 4;
 export interface PeerContext {
   readonly identity: Identity;
   readonly rtc: Rtc;
+  readonly clock: RunningClock;
   readonly iceServers: () => readonly IceServer[];
   limits: Limits;
   nextSequence(): number;
@@ -119,13 +121,14 @@ export class Peer {
     this.settle(attempt, new LinkError(`${this.what("offer")}: signaling cannot reach the peer now`));
   }
 
-  /** Look after liveness; `forgiveMs` is time in which this process did not run. */
-  tick(now: number, forgiveMs: number): void {
-    for (const link of [this.link, this.attempt?.link ?? null]) {
-      if (link === null) continue;
-      link.lastHeard += forgiveMs;
-      link.tick(now);
-    }
+  /** Signaling has no session with the peer any more. */
+  signalingLost(): void {
+    for (const link of [this.link, this.attempt?.link]) link?.signalingLost();
+  }
+
+  /** Look after liveness; `now` is the clock's. */
+  tick(now: number): void {
+    for (const link of [this.link, this.attempt?.link]) link?.tick(now);
   }
 
   /** Accept messages up to the context's limits from now on. */
@@ -298,7 +301,7 @@ export class Peer {
 
   private async opened(attempt: Attempt): Promise<void> {
     if (attempt !== this.attempt || attempt.remoteNonce === null || attempt.link !== null) return;
-    const { identity, rtc, limits } = this.context;
+    const { identity, rtc, limits, clock } = this.context;
     try {
       const view = {
         local: identity.peerId,
@@ -308,12 +311,13 @@ export class Peer {
         localNonce: attempt.nonce,
         remoteNonce: attempt.remoteNonce,
       };
-      attempt.link = new Link(attempt.rtc, view, limits, this.traffic, {
+      const events = {
         onReady: () => this.ready(attempt),
-        onMessage: (kind, payload) => this.context.onMessage(this.id, kind, payload),
-        onEnd: (reason, retry) => this.ended(attempt, reason, retry),
-        onFault: (reason) => this.context.onFault(this.id, reason),
-      });
+        onMessage: (kind: Kind, payload: Bytes) => this.context.onMessage(this.id, kind, payload),
+        onEnd: (reason: string, retry: boolean) => this.ended(attempt, reason, retry),
+        onFault: (reason: string) => this.context.onFault(this.id, reason),
+      };
+      attempt.link = new Link(attempt.rtc, view, limits, this.traffic, events, clock);
       await attempt.link.greet(identity);
     } catch (error) {
       this.settle(attempt, new LinkError(`${this.what("link")}: ${String(error)}`));

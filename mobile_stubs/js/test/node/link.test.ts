@@ -3,6 +3,7 @@
 import { describe, expect, it } from "vitest";
 import { Link, type LinkEvents } from "../../src/node/link.js";
 import type { RtcConnection } from "../../src/node/platform.js";
+import { RunningClock } from "../../src/node/running-clock.js";
 import type { Bytes } from "../../src/protocol/bytes.js";
 import { LimitExceededError } from "../../src/protocol/errors.js";
 import { Identity } from "../../src/protocol/identity.js";
@@ -10,6 +11,7 @@ import { FrameEncoder, Kind, OutgoingMessage } from "../../src/protocol/link/fra
 import { type LinkView, sealHello } from "../../src/protocol/link/hello.js";
 
 const SILENT_MS = 800;
+const BEAT_MS = 250;
 
 /** Says that it is open and takes nothing: the other side has just closed it, or reads nothing. */
 class Channel implements RtcConnection {
@@ -52,7 +54,10 @@ async function readyLink() {
     remoteNonce: view.localNonce,
   };
   const channel = new Channel();
+  const time = { ms: 0 };
+  const clock = new RunningClock(() => time.ms, BEAT_MS);
   const ends: [string, boolean][] = [];
+  const encoder = new FrameEncoder();
   let link: Link | undefined;
   await new Promise<void>((resolve, reject) => {
     const events: LinkEvents = {
@@ -61,14 +66,20 @@ async function readyLink() {
       onEnd: (reason, retry) => ends.push([reason, retry]),
       onFault: (reason) => reject(new Error(reason)),
     };
-    link = new Link(channel, view, { bulkBytes: 1 << 20, modelBytes: 1 << 20 }, { sent: 0, received: 0 }, events);
+    link = new Link(channel, view, { bulkBytes: 1 << 20, modelBytes: 1 << 20 }, { sent: 0, received: 0 }, events, clock);
     const made = link;
     void (async () => {
       await made.greet(here);
-      made.receive(new FrameEncoder().frame(new OutgoingMessage(Kind.HELLO, await sealHello(there, theirs))));
+      made.receive(encoder.frame(new OutgoingMessage(Kind.HELLO, await sealHello(there, theirs))));
     })();
   });
-  return { link: link as Link, channel, ends, view };
+  const made = link as Link;
+  /** The process runs for so long, and looks after its link. */
+  const run = (ms: number) => {
+    for (const end = time.ms + ms; time.ms < end; made.tick(clock.now())) time.ms += BEAT_MS;
+  };
+  const hear = () => made.receive(encoder.frame(new OutgoingMessage(Kind.CONTROL, Uint8Array.of(1))));
+  return { link: made, channel, ends, view, time, run, hear };
 }
 
 describe("a link over a channel that takes nothing", () => {
@@ -123,5 +134,56 @@ describe("a link over a channel that takes nothing", () => {
     expect(ends).toEqual([]);
     link.tick(link.lastHeard + SILENT_MS);
     expect(ends).toEqual([[expect.stringMatching(`^${view.remote.slice(0, 8)} was silent, and cannot be asked`), true]]);
+  });
+});
+
+describe("a link whose other side is silent", () => {
+  it("stays while that may be slow, and is as before once it speaks", async () => {
+    const { ends, run, hear } = await readyLink();
+    run(9_750);
+    hear();
+    run(9_750);
+    expect(ends).toEqual([]);
+    run(BEAT_MS);
+    expect(ends).toEqual([[expect.stringMatching(/was silent for 10\.0 s$/), true]]);
+  });
+
+  it("ends after two and a half seconds where signaling lost it too, before or meanwhile", async () => {
+    for (const before of [0, 500, 2_000]) {
+      const { link, ends, run } = await readyLink();
+      run(before);
+      link.signalingLost();
+      run(2_250 - before);
+      expect(ends).toEqual([]);
+      run(BEAT_MS);
+      expect(ends).toEqual([[expect.stringMatching(/was silent for 2\.5 s, signaling lost it too$/), true]]);
+    }
+  });
+
+  it("ends so also where something of it was still on its way, but not where it went on to speak", async () => {
+    const late = await readyLink();
+    late.link.signalingLost();
+    late.run(750);
+    late.hear();
+    late.run(2_500);
+    expect(late.ends).toEqual([[expect.stringContaining("signaling lost it too"), true]]);
+
+    const alive = await readyLink();
+    alive.link.signalingLost();
+    alive.run(1_000);
+    alive.hear();
+    alive.run(9_750);
+    expect(alive.ends).toEqual([]);
+  });
+
+  it("is not blamed for the time in which this side did not run", async () => {
+    const { link, ends, run, time } = await readyLink();
+    link.signalingLost();
+    run(1_000);
+    time.ms += 60_000;
+    run(1_250); // the stop counts as one beat
+    expect(ends).toEqual([]);
+    run(BEAT_MS);
+    expect(ends).toEqual([[expect.stringMatching(/was silent for 2\.5 s, signaling lost it too$/), true]]);
   });
 });
