@@ -132,6 +132,25 @@ def test_forwarded_advert_is_held_against_the_live_link_too() -> None:
     assert "certificate" in inject(network, 2, 0, Forward(signed(network, 1, advert)))[0]
 
 
+def test_link_counts_again_once_it_shows_the_certificate_that_its_peer_advertised() -> None:
+    network = observed()
+    machine = network.members[0].machine
+    network.start()
+    network.run_until(lambda: 1 in machine._advertising.have())
+    known = machine._advertising.advert(1)
+    machine.link_up(1, b"\xee" * 32, network.now)
+    network._do(0)
+    assert "certificate" in inject(network, 1, 0, known)[0]
+    machine.link_up(1, known.fingerprint, network.now)
+    assert inject(network, 1, 0, known) == []
+    machine.link_up(1, b"\xee" * 32, network.now)
+    network._do(0)
+    machine._requests.need(2, Kind.ADVERTS, 0b10)  # the answer is the advert that others have, and fits the link
+    other = msgspec.structs.replace(known, fingerprint=b"\xee" * 32)
+    assert inject(network, 2, 0, Forward(signed(network, 1, other))) == []
+    assert inject(network, 1, 0, other) == []
+
+
 # n-1 fake peers, and survivor sets that are too small.
 
 
