@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 
 import plans
 from benchmarks.measure import machine, summary
 from benchmarks.plan_step import BATCH, EXAMPLES, MODELS, STRETCH
+from plans.onnx_runtime import onnxruntime
 
 PACKAGE = Path(__file__).resolve().parents[1] / "mobile_stubs" / "js"
 

@@ -16,10 +16,9 @@ from urllib.error import URLError
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import ProxyHandler, build_opener
 
-import onnxruntime
-
 from cli.doctor_loopback import measure_loopback
 from cli.doctor_report import Finding
+from plans.onnx_runtime import onnxruntime
 from protocol.errors import LinkError
 from protocol.identity import Identity
 from protocol.secagg.passes import COMPILED

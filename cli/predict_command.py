@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import onnxruntime
 import typer
 from rich.table import Table
 
@@ -18,6 +17,7 @@ from cli.files import write_whole
 from cli.model_inputs import ModelInput, load_inputs, parse_fields
 from cli.options import AsJson
 from cli.output import console, print_json, text
+from plans.onnx_runtime import onnxruntime
 
 __all__ = ["predict"]
 

@@ -11,10 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 
 from plans.checking import check_examples
 from plans.errors import CancelledError, ExecutionError, UnusableDataError
+from plans.onnx_runtime import onnxruntime
 from plans.watchdog import Watchdog
 
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from cli.demo.command import Example
 from cli.demo.shards import deal_by_value, deal_pieces
 from cli.demo.tasks import TASKS
+from plans.onnx_runtime import onnxruntime
 from tests.cli.process import outcome
 
 EXAMPLES = Path(import_module("examples.digits").__file__).parent

@@ -4,10 +4,10 @@ import json
 import signal
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from plans import Executor
+from plans.onnx_runtime import onnxruntime
 from tests.cli.process import Peerplan, Signaling, node, outcome
 
 pytestmark = pytest.mark.slow

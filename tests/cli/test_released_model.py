@@ -3,13 +3,13 @@
 import msgspec
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from torch import nn
 
 import plans
 from plans.errors import BundleError, UnusableDataError
+from plans.onnx_runtime import onnxruntime
 from plans.release import released_model
 
 

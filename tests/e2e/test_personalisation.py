@@ -3,12 +3,12 @@
 import base64
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from torch import nn
 
 import plans
+from plans.onnx_runtime import onnxruntime
 from protocol.secagg.apply import model_digest
 from python_node.datasets import Dataset
 from python_node.errors import StateError

@@ -2,7 +2,6 @@ from collections import Counter
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,6 +15,7 @@ from plans import SGD, Field
 from plans.authoring.lowering import GraphBuilder, Lowering, Value, port
 from plans.authoring.lowering.minimal_filtering import MOST_PRODUCTS, Tiling, filtering
 from plans.authoring.lowering.winograd import Winograd, worthwhile
+from plans.onnx_runtime import onnxruntime
 from tests.plans.against_pytorch import train_both
 
 LABEL = {"y": Field("int64")}
