@@ -148,6 +148,14 @@ def check_folder(folder: Path) -> Finding:
             found=f"{folder}: others may enter it (mode {mode:04o}, expected 0700)",
             remedy=f"chmod 700 {folder}",
         )
+    key = folder / "identity.key"
+    if os.name == "posix" and key.exists() and (mode := stat.S_IMODE(key.stat().st_mode)) & 0o077:
+        return Finding(
+            check="state folder",
+            level="fail",
+            found=f"{key}: others may use this key (mode {mode:04o}, expected 0600)",
+            remedy=f"chmod 600 {key}",
+        )
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"doctor")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from cli.errors import CommandError
@@ -21,4 +22,6 @@ def write_whole(path: Path, data: bytes) -> None:
         partial.write_bytes(data)
         partial.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):  # the folder itself may be what cannot be written
+            partial.unlink(missing_ok=True)
         raise CommandError(f"{path}: cannot be written: {error.strerror or error}", code="bad-file") from error

@@ -36,7 +36,10 @@ def identity(
       peerplan identity --path ~/.local/share/peerplan/node/identity.key --json
     """
     file = path or default_identity_path()
-    existed = file.exists()
+    try:
+        existed = file.exists()
+    except OSError as error:
+        raise CommandError(f"identity {file}: {error.strerror or error}", code="no-identity") from error
     if not existed and not create:
         raise CommandError(f"identity {file}: there is none yet; make one with --create", code="no-identity")
     found = load_or_create_identity(file) if create else load_identity(file)

@@ -9,12 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from cli.demo.command import demo
 from cli.doctor_command import doctor
 from cli.errors import FAULT, INTERRUPTED, USAGE, Failure, explain
 from cli.fetch_command import fetch
+from cli.help_text import Command, Group
 from cli.identity_command import identity
 from cli.node_command import node
 from cli.output import print_json
@@ -28,7 +28,7 @@ from cli.signal_command import signal
 __all__ = ["app", "main"]
 
 
-class Commands(TyperGroup):
+class Commands(Group):
     """Ends every command with one line and an exit code of `cli.errors`, wherever `--debug` and `--json` stand."""
 
     def main(self, args: Sequence[str] | None = None, **options: Any) -> Any:  # type: ignore[override]
@@ -101,18 +101,18 @@ def _options(
     """Train, evaluate and query models on data that stays where it is."""
 
 
-app.command("demo", rich_help_panel="Begin")(demo)
-app.command("signal", rich_help_panel="Serve")(signal)
-app.command("node", rich_help_panel="Serve")(node)
+app.command("demo", cls=Command, rich_help_panel="Begin")(demo)
+app.command("signal", cls=Command, rich_help_panel="Serve")(signal)
+app.command("node", cls=Command, rich_help_panel="Serve")(node)
 app.add_typer(plan_app, name="plan", rich_help_panel="Author")
-app.command("publish", rich_help_panel="Author")(publish)
-app.command("runs", rich_help_panel="Author")(runs)
-app.command("watch", rich_help_panel="Author")(watch)
-app.command("fetch", rich_help_panel="Author")(fetch)
-app.command("predict", rich_help_panel="Use")(predict)
-app.command("personal", rich_help_panel="Use")(personal)
-app.command("identity", rich_help_panel="Use")(identity)
-app.command("doctor", rich_help_panel="Use")(doctor)
+app.command("publish", cls=Command, rich_help_panel="Author")(publish)
+app.command("runs", cls=Command, rich_help_panel="Author")(runs)
+app.command("watch", cls=Command, rich_help_panel="Author")(watch)
+app.command("fetch", cls=Command, rich_help_panel="Author")(fetch)
+app.command("predict", cls=Command, rich_help_panel="Use")(predict)
+app.command("personal", cls=Command, rich_help_panel="Use")(personal)
+app.command("identity", cls=Command, rich_help_panel="Use")(identity)
+app.command("doctor", cls=Command, rich_help_panel="Use")(doctor)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -117,9 +118,19 @@ def _columns(
     for port in inputs:
         wanted = list(fields.get(port.name) or _guess(port, header, alone=len(inputs) == 1))
         shape = None if -1 in port.shape else port.shape
+        if shape is not None and wanted == header and len(header) != math.prod(shape):
+            raise CommandError(
+                f"{path}: has {len(header)} columns ({_shown(header)}), the model's {port.name!r} reads "
+                f"{math.prod(shape)}; name them in order by --field {port.name}=COLUMN,COLUMN",
+                code="unusable-data",
+            )
         groups[port.name] = ColumnGroup(columns=wanted, dtype=port.dtype, shape=shape)
         taken |= {column for column in header for name in wanted if column == name or fnmatchcase(column, name)}
     return groups, [column for column in header if column not in taken]
+
+
+def _shown(header: Sequence[str]) -> str:
+    return ", ".join(header[:8]) + (", ..." if len(header) > 8 else "")
 
 
 def _guess(port: ModelInput, header: Sequence[str], *, alone: bool) -> list[str]:

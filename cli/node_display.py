@@ -63,7 +63,7 @@ class NodeDisplay:
         style = _STYLES.get(event.kind, "default")
         stamp = time.strftime("%H:%M:%S")
         self._out.print(
-            f"[dim]{stamp} {short(self._peer)}[/dim] [{style}]{event.kind.replace('_', ' ')}[/{style}] "
+            f"[dim]{stamp} {short(self._peer)}[/dim] [{style}]{event.kind.replace('_', ' ')}[/{style}]"
             f"{text(_describe(event.fields))}",
             soft_wrap=True,
         )
@@ -85,7 +85,8 @@ def _status_of(event: NodeEvent) -> str:
 
 
 def _describe(fields: dict[str, Any]) -> str:
-    return "  ".join(f"{key} {_show(key, value)}" for key, value in fields.items())
+    """The fields that say something, each after two blanks."""
+    return "".join(f"  {key} {shown}" for key, value in fields.items() if (shown := _show(key, value)))
 
 
 def _show(key: str, value: Any) -> str:

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 import plans
+from cli.help_text import Command, Group
 from cli.options import AsJson
 from cli.output import console, print_json, text
 from plans import Plan, SignedPlan
@@ -19,12 +20,14 @@ from protocol.encoding import parse_hex
 
 __all__ = ["plan_app"]
 
-plan_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at a plan before it runs anywhere.")
+plan_app = typer.Typer(
+    cls=Group, no_args_is_help=True, rich_markup_mode="rich", help="Look at a plan before it runs anywhere."
+)
 
 Bundle = Annotated[Path, typer.Argument(metavar="FILE|DIR", help="A .plan file, or a bundle as a directory.")]
 
 
-@plan_app.command("inspect")
+@plan_app.command("inspect", cls=Command)
 def inspect(
     bundle: Bundle,
     *,
@@ -86,7 +89,7 @@ def _written(folder: Path, files: dict[str, bytes]) -> list[str]:
     return [str(folder / name) for name in files]
 
 
-@plan_app.command("verify")
+@plan_app.command("verify", cls=Command)
 def verify(
     bundle: Bundle,
     *,

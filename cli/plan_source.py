@@ -13,6 +13,8 @@ from plans import Plan, PlanError
 
 __all__ = ["load_plan"]
 
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_SCRIPT = re.compile(r"(?P<path>[\w/]+)\.py(:(?P<function>\w+))?")
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -23,6 +25,17 @@ def load_plan(source: str) -> Plan:
         CommandError: the function cannot be imported, fails, or gives something else.
         PlanError, ProtocolError: the bundle or the traced plan is refused.
     """
+    script = _SCRIPT.fullmatch(source)
+    if script is not None:
+        words = f"{script['path'].replace('/', '.')}:{script['function'] or 'build_plan'}"
+        raise CommandError(
+            f"{source}: expected a bundle or MODULE:FUNCTION, for example {words}", code="usage", exit_status=USAGE
+        )
+    if _MODULE.fullmatch(source) and not source.endswith(".plan") and not Path(source).exists():
+        raise CommandError(
+            f"{source}: no bundle there; of a Python module name the function too, as in {source}:build_plan",
+            code="bad-bundle",
+        )
     if Path(source).exists() or not _FUNCTION.fullmatch(source):
         return plans.load(source)
     module_name, _, function_name = source.partition(":")

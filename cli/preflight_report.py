@@ -33,7 +33,7 @@ def run_preflight(plan: Plan, terms: RunTerms, *, show: bool) -> Preflight:
     found = plans.preflight(plan, terms)
     beyond = beyond_limits(DEFAULTS, plan.manifest, terms)
     if show:
-        _show(found, terms, [*found.warnings, *(why for key, why in beyond.items() if key not in _INSTEAD)])
+        _show(plan, found, terms, [*found.warnings, *(why for key, why in beyond.items() if key not in _INSTEAD)])
     if found.ring_margin < 1:
         raise CommandError(
             f"run {terms.name}: sums reach {1 / found.ring_margin:.2f} times what a ring of {terms.ring_bits} bits "
@@ -55,14 +55,16 @@ def preflight_json(found: Preflight) -> dict[str, Any]:
     return dataclasses.asdict(found)
 
 
-def _show(found: Preflight, terms: RunTerms, warnings: list[str]) -> None:
+def _show(plan: Plan, found: Preflight, terms: RunTerms, warnings: list[str]) -> None:
     out = console(stderr=True)
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     frozen = f", {found.frozen_count:,} frozen" if found.frozen_count else ""
     web = f"lacks {', '.join(found.missing_on_web)}" if found.missing_on_web else "has every operator"
+    reads = ", ".join(f"{field.name} {field.dtype}{list(field.shape)}" for field in plan.manifest.data_fields)
     rows = {
+        "reads": f"{reads}; nodes without a dataset of these fields are not asked",
         "model": f"{found.parameter_count:,} parameters, {found.buffer_count:,} buffers{frozen}",
         "per peer": f"{found.fetch_bytes:,} bytes once for the plan; each round {found.bytes_up:,} up and "
         f"{found.bytes_down:,} down among {terms.cohort_size}",

@@ -97,7 +97,7 @@ def signal(
         name=name,
         certificate=tls_cert,
         private_key=tls_key,
-        audiences=tuple(audience or ()),
+        audiences=_audiences(audience or ()),
         authors=tuple(author or ()),
         metrics=metrics,
         ice=_ice(stun or (), turn or (), turn_secret, turn_lifetime),
@@ -110,6 +110,18 @@ def signal(
             file=sys.stderr,
         )
     run(config, on_listening=lambda server: _tell(server, as_json=as_json))
+
+
+def _audiences(names: Sequence[str]) -> tuple[str, ...]:
+    for name in names:
+        host, _, port = name.rpartition(":")
+        if not host or "/" in host or not port.isdigit():
+            raise CommandError(
+                f"--audience {name!r}: expected HOST:PORT, as in signal.example.org:443",
+                code="usage",
+                exit_status=USAGE,
+            )
+    return tuple(name.lower() for name in names)  # as peers sign it
 
 
 def _ice(stun: Sequence[str], turn: Sequence[str], secret: Path | None, lifetime_s: int) -> IceServers:

@@ -126,6 +126,7 @@ class _Table:
         self._rows: list[list[str]] = []
         self._names = [metric.name for metric in view.manifest.metrics]
         self._live: Live | None = None
+        self._told = ""
 
     def __enter__(self) -> Self:
         if self._out.is_terminal:
@@ -171,7 +172,8 @@ class _Table:
     def _tell(self, line: str | None) -> None:
         if self._live is not None:
             self._live.update(self._draw())
-        elif line is not None:
+        elif line is not None and line != self._told:
+            self._told = line  # of an ended run the last state comes twice
             self._out.print(text(line), soft_wrap=True)
 
     def _headline(self) -> str:

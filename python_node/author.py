@@ -144,8 +144,8 @@ def make_terms(
         evaluate=evaluate,
         local=LocalTraining(
             epochs=epochs,
-            batch_size=batch_size or training.batch_size,
-            learning_rate=learning_rate or training.learning_rate,
+            batch_size=training.batch_size if batch_size is None else batch_size,
+            learning_rate=training.learning_rate if learning_rate is None else learning_rate,
             max_examples=max_examples,
             weighting=weighting,  # type: ignore[arg-type]
         ),

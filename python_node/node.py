@@ -140,7 +140,12 @@ class Node:
             ),
             sealing_key=self._switchboard.sealing_key,
         )
-        self._tell("registered", peer=self._identity.peer_id, datasets=list(self._datasets))
+        self._tell(
+            "registered",
+            peer=self._identity.peer_id,
+            datasets=list(self._datasets),
+            fields={name: dataset.describe() for name, dataset in self._datasets.items()},
+        )
         reading = self._spawn(self._read_events())
         stopping = asyncio.ensure_future(self._stopped.wait())
         try:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import secrets
+import socket
 import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import structlog
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidURI
 
 from protocol.errors import ProtocolError
 from protocol.identity import Identity, PeerId, short
@@ -33,6 +34,7 @@ from python_node.signaling_errors import SignalingDownError, SignalingRefusedErr
 __all__ = ["Dial", "Opened", "audience_of", "dial"]
 
 _log = structlog.get_logger("signaling_session")
+_PORTS = {"ws": 80, "wss": 443}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +66,11 @@ def audience_of(url: str) -> str:
     """
     parts = urlsplit(url)
     try:
-        port = parts.port or {"ws": 80, "wss": 443}[parts.scheme]
-    except (KeyError, ValueError):
-        raise SignalingUntrustedError(url, "expected a URL like wss://host:port") from None
-    if not parts.hostname:
-        raise SignalingUntrustedError(url, "expected a URL like wss://host:port")
+        port = parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        port = None
+    if port is None or not parts.hostname or parts.scheme not in _PORTS:
+        raise SignalingUntrustedError(url, "expected a URL like wss://host:port, or ws://127.0.0.1:8080 here")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{host}:{port}".lower()
 
@@ -118,7 +120,26 @@ async def _connect(where: Dial) -> ClientConnection:
     except ssl.SSLCertVerificationError as error:
         raise SignalingUntrustedError(where.url, f"its certificate does not verify: {error.verify_message}") from None
     except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as error:
-        raise SignalingDownError(where.url, f"cannot connect: {error}") from None
+        raise SignalingDownError(where.url, f"cannot connect: {_why(where.url, error)}") from None
+
+
+def _why(url: str, error: Exception) -> str:
+    """The reason of a failed connection, with what to look at first."""
+    match error:
+        case ConnectionRefusedError():
+            return "nothing listens there; is the signaling server running, and is this its port?"
+        case socket.gaierror():
+            return f"no machine of that name is known ({error.strerror})"
+        case TimeoutError():
+            return "no answer in time; is a firewall on the way?"
+        case ssl.SSLError() | ConnectionResetError() | EOFError() | InvalidMessage() if url.startswith("wss:"):
+            return f"no TLS there ({str(error) or type(error).__name__}); is the URL ws:// instead of wss://?"
+        case InvalidMessage():
+            return f"the answer is no websocket's ({error}); is the URL wss:// instead of ws://?"
+        case OSError():
+            return error.strerror or str(error) or type(error).__name__
+        case _:
+            return str(error) or type(error).__name__
 
 
 def _is_loopback(url: str) -> bool:

@@ -48,7 +48,8 @@ def open_folder(path: Path) -> Folder:
         _take(lock, path)
         return Folder(path, _identity(path / "identity.key"), lock)
     except OSError as error:
-        raise StoreError(f"{path}: {error}") from None
+        said = "is a file, expected a folder" if isinstance(error, FileExistsError) else error.strerror or str(error)
+        raise StoreError(f"{path}: {said}") from None
 
 
 def _take(lock: IO[bytes], path: Path) -> None:

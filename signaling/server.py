@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 import ssl
 from collections.abc import Callable
@@ -122,7 +123,17 @@ async def _listen(config: SignalingConfig, engine: Engine, page: JoinPage) -> We
             server_header=None,
         )
     except OSError as error:
-        raise ConfigError(f"cannot listen on {config.host} port {config.port}: {error}") from None
+        raise ConfigError(f"cannot listen on {config.host} port {config.port}: {_why(error)}") from None
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "another program listens there; stop it, or take another port (0 takes a free one)"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address"
+    if error.errno == errno.EACCES:
+        return "this account may not listen on so low a port"
+    return error.strerror or str(error)
 
 
 def _tls(config: SignalingConfig) -> ssl.SSLContext | None:

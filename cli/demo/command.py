@@ -12,6 +12,7 @@ from rich.live import Live
 from cli.demo.report import RoundRow, render, summary
 from cli.errors import USAGE, CommandError
 from cli.output import configure_logs, console, print_json
+from cli.signal_command import LogLevel
 from python_node.loop import run
 
 __all__ = ["demo"]
@@ -30,7 +31,10 @@ class Example(StrEnum):
 
 def demo(
     *,
-    example: Annotated[Example, typer.Option(help="Which of the worked examples to train.")] = Example.DIGITS,
+    example: Annotated[
+        Example,
+        typer.Option(metavar="NAME", help=f"What to train: {', '.join(name.value for name in Example)}."),
+    ] = Example.DIGITS,
     peers: Annotated[int, typer.Option(min=3, max=16, help="Node processes to start.")] = 5,
     rounds: Annotated[int, typer.Option(min=1, max=200, help="Rounds to train.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Of shards, order of examples and whom --kill hits.")] = 0,
@@ -39,19 +43,23 @@ def demo(
         "peerplan-demo"
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one line of JSON instead.")] = False,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error, to stderr.")] = "error",
+    log_level: Annotated[LogLevel, typer.Option(help="Structured logs on stderr.")] = LogLevel.ERROR,
 ) -> None:
     """Train a worked example among node processes on this machine, over real WebRTC; by default a digit classifier.
 
-    Starts a signaling server and nodes with shards of real data that do not look alike, publishes the plan of
-    [bold]examples/NAME.py[/bold], and shows each round: how good the common model is on held-out data, and its cost.
+    Starts a signaling server and nodes with shards of real data that do not look alike, publishes the plan of an
+    example (in examples/), and shows each round: how good the common model is on held-out data, and its cost.
+
     No process ever sees another one's data or update.
 
     [bold]Examples[/bold]
 
       peerplan demo
+
       peerplan demo --peers 8 --rounds 20 --kill 2 --out /tmp/demo
+
       peerplan demo --example diabetes
+
       peerplan demo --json | jq .final_accuracy
     """
     if kill > peers - 3:
@@ -68,7 +76,7 @@ def demo(
         raise CommandError(
             f"the demo needs {error.name}: pip install 'peerplan[author,demo]'", code="missing-extra"
         ) from error
-    configure_logs(log_level, as_json=as_json)
+    configure_logs(log_level.value, as_json=as_json)
     task = TASKS[example.value]
     options = DemoOptions(task=task, peers=peers, rounds=rounds, seed=seed, kill=kill, out=out)
     if as_json:

@@ -54,7 +54,8 @@ def capture(function: Callable[..., Any], arguments: Sequence[Sequence[Shape]]) 
             raise TraceError(explained(error, writes.places)) from error
     if environment.replacements:
         raise TraceError(
-            f"the model fixes the batch size ({environment.place}): {FIXED_BATCH}; or it treats examples one by one"
+            f"the model fixes the batch size ({environment.place}): {FIXED_BATCH}; or it treats examples one by one, "
+            "or picks examples by a mask: multiply by the mask instead"
         )
     module.graph.eliminate_dead_code()
     return module

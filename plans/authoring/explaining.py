@@ -30,6 +30,16 @@ _REASONS = (
     ),
     (r"is invalid for input of size", "the model fixes the batch size", FIXED_BATCH),
     (
+        r"forward\(\) (takes|missing|got)",
+        "",  # what Python says is clear
+        "let it take one tensor for each of inputs=, in order; wrap a model that takes a dict, keywords or more",
+    ),
+    (
+        r"_linalg_check_errors",
+        "the model solves or inverts matrices, which no ONNX operator does",
+        "use products of matrices, or do this part outside the plan",
+    ),
+    (
         r"not compiled with CUDA|Found no NVIDIA driver",
         "the model asks for a graphics card, and plans run on processors",
         "leave .cuda() and .to(device) out of forward",
@@ -63,7 +73,7 @@ def explained(
     place = of_error(error)
     for pattern, why, advice in _REASONS:
         if re.search(pattern, f"{type(error).__name__}: {error}"):
-            reason, instead = why, f"; {advice}"
+            reason, instead = why or reason, f"; {advice}"
             if "inplace" in pattern and writes:
                 # autograd finds out later, outside of every module
                 place = "; ".join(dict.fromkeys(writes))

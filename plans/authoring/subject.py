@@ -69,7 +69,10 @@ class Subject:
         }
         if not isinstance(outputs, torch.Tensor) or outputs.dim() == 0:
             got = f"a tensor of rank {outputs.dim()}" if isinstance(outputs, torch.Tensor) else type(outputs).__name__
-            raise TraceError(f"the model gives {got}, expected one tensor with a row per example")
+            raise TraceError(
+                f"the model gives {got}, expected one tensor with a row per example; wrap it in a module that "
+                "returns one, as in return self.model(x).logits"
+            )
         return outputs, [tensors[name] for name in self.buffers], changed
 
     def _fixed(self) -> list[tuple[str, Tensor]]:

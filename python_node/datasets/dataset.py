@@ -57,7 +57,11 @@ class Dataset:
             array.setflags(write=False)
 
     def __repr__(self) -> str:
-        return f"Dataset({self.name}: {_describe(self.arrays)})"
+        return f"Dataset({self.name}: {self.describe()})"
+
+    def describe(self) -> str:
+        """Names, dtypes and shapes of its fields, as `image float32[64], label int64[]`."""
+        return _describe(self.arrays)
 
     @property
     def examples(self) -> int:

@@ -80,12 +80,21 @@ def _read(
         if not row:
             continue  # a blank line, as editors leave at the end
         if len(row) != len(header):
-            raise DatasetError(f"{path}: row {start} has {len(row)} columns, expected {len(header)} as in the header")
+            raise DatasetError(
+                f"{path}: row {start} has {len(row)} columns, expected {len(header)} as in the header"
+                + _separator(header)
+            )
         for field in fields:
             taken += field.add(row, start)
         if taken > max_bytes:
             raise DatasetError(f"{path}: its values take more than {max_bytes} bytes (reached in row {start})")
     return {field.name: field.finish() for field in fields}
+
+
+def _separator(header: list[str]) -> str:
+    """A word on files that separate by something else than commas."""
+    other = next((name for sign, name in ((";", "semicolons"), ("\t", "tabs")) if sign in header[0]), None)
+    return "" if other is None else f"; the header has {other}, a .csv file separates by commas"
 
 
 def _plan_fields(

@@ -119,6 +119,16 @@ class Failing(nn.Module):
         raise ValueError("my own words")
 
 
+class WritingByAMask(nn.Module):
+    def forward(self, x):
+        return x.index_put((x < 0,), torch.zeros(()))
+
+
+class Inverting(nn.Module):
+    def forward(self, x):
+        return torch.linalg.inv(x[:, :4].reshape(-1, 2, 2)).reshape(-1, 4).repeat(1, 2)[:, :6]
+
+
 class OfAnotherShape(nn.Module):
     def forward(self, x):
         return x @ torch.zeros(5, 6)
@@ -146,6 +156,8 @@ MISTAKES = {
     OnAGraphicsCard: "plans run on processors; leave .cuda() and .to(device) out of forward",
     Halving: "dtype torch.float16 is not used in plans; expected float32",
     Failing: "ValueError: my own words",
+    WritingByAMask: "with a mask write torch.where(mask, new, old) instead",
+    Inverting: "use products of matrices, or do this part outside the plan",
     OfAnotherShape: "a and b must have same reduction dim, but got [batch, 6] X [5, 6]",
 }
 
@@ -192,7 +204,7 @@ OPTIONS = {
     ),
     "a field too many": (
         lambda: {"inputs": X | {"z": Field("float32", (6,))}},
-        r"in the model, a Linear\): .*takes 2 positional arguments but 3 were given",
+        r"in the model, a Linear\): .*takes 2 positional arguments but 3 were given; let it take one tensor for each",
     ),
     "dtypes that do not meet": (
         lambda: {"model": Around(Doubling())},

@@ -80,7 +80,10 @@ def index_put(
     """value[i, j] = source, or += with `accumulate`; the indexes stand at the front."""
     given = [index for index in indices if index is not None]
     if len(given) != len(indices) or any(index.dtype == torch.bool for index in given):
-        raise TraceError("writing by index needs whole-number indexes for the leading dimensions")
+        raise TraceError(
+            "writing by index needs whole-number indexes for the leading dimensions; with a mask write "
+            "torch.where(mask, new, old) instead"
+        )
     at = _joined(to, given)
     rest = to.op("Slice", to.op("Shape", value), to.graph.ints(len(given)), to.graph.ints(value.rank))
     head = to.op("Slice", to.op("Shape", at), to.graph.ints(0), to.graph.ints(-1))
