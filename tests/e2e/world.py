@@ -141,7 +141,7 @@ class World:
 
     async def __aenter__(self) -> Self:
         # What this process holds beside its nodes, torch above all, takes seconds to search for garbage on a busy
-        # machine; nodes of owners hold no such things, and peers take links that are silent for so long for dead.
+        # machine, more than some stages of tests may take; nodes of owners hold no such things.
         gc.collect()
         gc.freeze()
         await self.start_signaling()
