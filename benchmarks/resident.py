@@ -42,7 +42,7 @@ class Checking:
         """The system keeps each process's peak, so a look is short at most by what came after it."""
         while not self._done.wait(_LOOK_S):
             for task in Path("/proc/self/task").iterdir():
-                for pid in (task / "children").read_text().split():
+                for pid in _children(task):
                     self._look(pid)
 
     def _look(self, pid: str) -> None:
@@ -52,6 +52,14 @@ class Checking:
                 self.peak = max(self.peak, memory(pid))
         except (OSError, RuntimeError):  # it has ended
             return
+
+
+def _children(task: Path) -> list[str]:
+    """Ids of the processes that a thread started and that still run; none where the thread itself has ended."""
+    try:
+        return (task / "children").read_text().split()
+    except OSError:
+        return []
 
 
 def checking_baseline() -> int:
