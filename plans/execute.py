@@ -65,9 +65,10 @@ class Executor:
     """Sessions of one plan, made when first needed and kept. Not for use by two threads at a time.
 
     `threads` bounds the processor cores one call uses. `keep_memory` lets ONNX Runtime plan a call's memory ahead and
-    keep it between calls: faster, at the price of holding more than the largest call needs. `call_limit_s` bounds the
-    seconds of one call of ONNX Runtime (a stretch of `steps_per_call` steps, 64 batches of an evaluation, the loading
-    of a graph): a plan that loops without end is stopped.
+    keep it between calls: faster, at the price of holding more than the largest call needs. Without it a call trains
+    one step, as what goes from step to step is in memory more often within a call than between calls. `call_limit_s`
+    bounds the seconds of one call of ONNX Runtime (a stretch of `steps_per_call` steps, 64 batches of an evaluation,
+    the loading of a graph): a plan that loops without end is stopped.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Executor:
         self._options.inter_op_num_threads = 1
         self._options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         self._options.enable_cpu_mem_arena = self._options.enable_mem_pattern = keep_memory
+        self._most_steps = None if keep_memory else 1
         self._options.log_severity_level = 3
         self._names = [metric.name for metric in plan.manifest.metrics]
         self._sizes = {
@@ -128,6 +130,7 @@ class Executor:
         ]
         total = epochs * -(-examples // batch_size)
         metrics, done = self._nothing(), 0
+        steps_per_call = self._most_steps or steps_per_call
         for number, rows in enumerate(_stretches(examples, batch_size, epochs, steps_per_call, seed)):
             if cancelled is not None and cancelled():
                 raise CancelledError(f"training stopped after {done} of {total} steps")
@@ -135,7 +138,7 @@ class Executor:
             call_seed = np.array(_call_seed(seed, number), np.int64)
             *state, table = self._run("train", state, data, rows, rates, call_seed, cancelled=cancelled)
             done += len(rows)
-            if not all(np.isfinite(values).all() for values in (table, *state)):
+            if not all(map(_all_finite, (table, *state))):
                 raise ExecutionError(
                     f"plan {self._plan.manifest.name}: training diverged within {done} of {total} steps: the loss, a "
                     f"metric or a vector holds NaN or infinity; a learning rate of {rates.max():g} may be high"
@@ -261,7 +264,7 @@ class Executor:
                 f"plan {self._plan.manifest.name}: {role} is {value.dtype}{list(value.shape)}, "
                 f"expected float32[{expected}]"
             )
-        if not np.isfinite(value).all():
+        if not _all_finite(value):
             bad = int(np.count_nonzero(~np.isfinite(value)))
             raise UnusableDataError(
                 f"plan {self._plan.manifest.name}: {role} holds {bad} values that are NaN or infinite"
@@ -312,6 +315,11 @@ def _rates(learning_rate: float | Callable[[int], float], done: int, steps: int)
 def _call_seed(seed: bytes, number: int) -> int:
     """The graph's own seed for one call: 63 bits from the training's seed and the call's number."""
     return int(np.random.SeedSequence([*seed, number]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _all_finite(values: Array) -> bool:
+    """Whether no number is NaN or infinite, without a bool for each in memory: either would be least or greatest."""
+    return not values.size or bool(np.isfinite(values.min()) and np.isfinite(values.max()))
 
 
 def _check_counts(**counts: int) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from protocol.manifest import PlanManifest
 
-__all__ = ["give_memory_back", "giving_memory_back", "is_large"]
+__all__ = ["are_large", "give_memory_back", "giving_memory_back", "is_large"]
 
 _LARGE_BYTES = 16 << 20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -21,7 +21,12 @@ _USUAL_MOST = 32 << 20
 
 def is_large(manifest: PlanManifest) -> bool:
     """Whether parameters and buffers take more than 16 MiB."""
-    return 4 * (manifest.parameter_count + manifest.buffer_count) > _LARGE_BYTES
+    return are_large(manifest.parameter_count + manifest.buffer_count)
+
+
+def are_large(count: int) -> bool:
+    """The same for that many parameters and buffers, float32 each."""
+    return 4 * count > _LARGE_BYTES
 
 
 def give_memory_back() -> None:

@@ -16,8 +16,8 @@ from plans.errors import TraceError
 from plans.stored import Stored
 
 if TYPE_CHECKING:
-    from plans.authoring.assembly import Layout
     from plans.authoring.subject import Subject
+    from plans.authoring.vectors import Layout
     from plans.bundle import Plan
     from plans.trial import Trial
 

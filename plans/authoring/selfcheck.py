@@ -19,8 +19,8 @@ from plans.stored import Stored
 from plans.trial import Trial, run_apart, run_here
 
 if TYPE_CHECKING:
-    from plans.authoring.assembly import Layout
     from plans.authoring.subject import Subject
+    from plans.authoring.vectors import Layout
     from plans.bundle import Plan
 
 __all__ = ["check_against_pytorch"]

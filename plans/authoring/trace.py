@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from plans.authoring.assembly import OPSET, Layout, evaluate_model, predict_model, train_model
+from plans.authoring.assembly import OPSET, evaluate_model, predict_model, train_model
 from plans.authoring.capture import Shape, capture
 from plans.authoring.judging import LossFunction, as_loss, as_metrics
 from plans.authoring.keras_model import torch_module
@@ -16,6 +15,7 @@ from plans.authoring.lowering import count_draws
 from plans.authoring.selfcheck import check_against_pytorch
 from plans.authoring.stepping import Stepping
 from plans.authoring.subject import Subject, is_local, subject_of, with_changing
+from plans.authoring.vectors import Layout, size_of
 from plans.bundle import Plan
 from plans.errors import TraceError
 from plans.fields import Field, as_fields
@@ -135,9 +135,9 @@ class _Tracing:
         self.counters: set[str] = set()
         self.subject = subject = self._with_changing(subject)
         self.layout = _layout(subject)
-        self.parameter_count = _total(self.layout.parameters)
-        self.optimizer_count = _total(self.layout.optimizer_state)
-        self.counts = {"buffer_count": _total(self.layout.buffers), "frozen_count": _total(self.layout.frozen)}
+        self.parameter_count = size_of(self.layout.parameters)
+        self.optimizer_count = size_of(self.layout.optimizer_state)
+        self.counts = {"buffer_count": size_of(self.layout.buffers), "frozen_count": size_of(self.layout.frozen)}
         self.metric_count = 1 + len(subject.metrics)
         self.draws = 0
         subject.model.eval()
@@ -335,10 +335,6 @@ def _packed(tensors: Mapping[str, torch.Tensor]) -> bytes:
     """Little-endian float32, one tensor after another."""
     flat = (tensor.detach().cpu().to(torch.float32).contiguous().numpy() for tensor in tensors.values())
     return b"".join(array.astype("<f4", copy=False).data.cast("B") for array in flat)
-
-
-def _total(shapes: Sequence[tuple[int, ...]]) -> int:
-    return sum(math.prod(dims) for dims in shapes)
 
 
 def _floats(shapes: Sequence[tuple[int, ...]]) -> list[Shape]:

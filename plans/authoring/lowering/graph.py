@@ -13,7 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 __all__ = ["GraphBuilder", "port"]
 
@@ -96,11 +96,38 @@ class GraphBuilder:
                 return helper.get_attribute_value(found)
         return default
 
+    def read_again(self, instead: Mapping[str, str], *, after: Sequence[str]) -> None:
+        """Nodes that no value of `after` needs read the values of `instead`, each in place of an equal one, its key.
+
+        They follow those that `after` needs, and the nodes that make what is read again.
+        """
+        first = self._needed(after)
+        again = self._needed(instead.values()) - first
+        parts: tuple[list[Any], list[Any], list[Any]] = [], [], []
+        for at, node in enumerate(self._nodes):
+            part = 0 if at in first else 1 if at in again else 2
+            if part == 2:
+                node.input[:] = [instead.get(name, name) for name in node.input]
+            parts[part].append(node)
+        self._nodes = [node for part in parts for node in part]
+
+    def _needed(self, values: Iterable[str]) -> set[int]:
+        """Which nodes make these values and all that goes into them."""
+        made_by = {name: at for at, node in enumerate(self._nodes) for name in node.output}
+        found, left = set[int](), [made_by[name] for name in values if name in made_by]
+        while left:
+            at = left.pop()
+            if at not in found:
+                found.add(at)
+                left.extend(made_by[name] for name in _reads(self._nodes[at]) if name in made_by)
+        return found
+
     def finish(self, name: str, inputs: Sequence[Any], outputs: Sequence[tuple[str, Any]]) -> Any:
         """The GraphProto: `outputs` pair a value with the port it leaves by; what no output needs is dropped."""
         for value, leaving in outputs:
             # an output port has a name of its own, so that one value may leave by two ports, or be an input
-            self._nodes.append(helper.make_node("Identity", [value], [leaving.name]))
+            if leaving.name != value:
+                self._nodes.append(helper.make_node("Identity", [value], [leaving.name]))
         kept, needed = self._live({leaving.name for _, leaving in outputs})
         constants = [numpy_helper.from_array(array, key) for key, array in self._constants.items() if key in needed]
         return helper.make_graph(kept, name, list(inputs), [leaving for _, leaving in outputs], constants)
