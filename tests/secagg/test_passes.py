@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +25,8 @@ from protocol.secagg.passes import arrays
 RINGS = [16, 20, 24, 32]
 LENGTHS = st.sampled_from([0, 8, 16, 24, 1016, 1024, 1032, 2048, 4104])
 WORDS = st.integers(0, 2**32 - 1)
+BUILT_FROM = (1, "c20dd9b0795527a1487ccab256fc4b555951404335674bda04fd7a96ddf17621")
+"""The revision, and the SHA-256 of the C sources that are it."""
 SPECIAL = [0.0, -0.0, 1e-45, -1e-45, 1.1754944e-38, 3.4028235e38, -3.4028235e38, 0.1, -0.1]
 
 
@@ -205,32 +210,89 @@ def test_without_the_compiled_module_numpy_is_used() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("revision", [None, arrays.REVISION - 1, arrays.REVISION + 1])
+def test_a_module_of_another_revision_is_not_used(revision: int | None) -> None:
+    """A checkout that went on keeps what was built before: functions of the same names, other arguments or bits."""
+    attributes = {"REVISION": revision} if revision is not None else {}
+    code = (
+        "import sys, types; from protocol.secagg.passes import __all__ as names\n"
+        "for name in [name for name in sys.modules if name.startswith('protocol.secagg')]: del sys.modules[name]\n"
+        "name = 'protocol.secagg.passes._compiled'; module = sys.modules[name] = types.ModuleType(name)\n"
+        f"vars(module).update(dict.fromkeys(names, print) | {attributes})\n"
+        "from protocol.secagg import passes; from protocol.secagg.passes import arrays\n"
+        "assert not passes.COMPILED and passes.pack is arrays.pack"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_revision_is_raised_with_the_sources() -> None:
+    sources = b"".join(Path(arrays.__file__).with_name(name).read_bytes() for name in ("loops.h", "_compiled.c"))
+    message = (
+        "raise REVISION in arrays.py and _compiled.c where arguments or results change, and write both down here"
+    )
+    assert (arrays.REVISION, hashlib.sha256(sources).hexdigest()) == BUILT_FROM, message
+
+
+@pytest.mark.parametrize("flags", ["-funsafe-math-optimizations", "-Ofast"])
+def test_flags_of_whoever_installs_change_no_bit(chosen_passes: ModuleType, tmp_path: Path, flags: str) -> None:
+    """CFLAGS come first in both commands of the build, and what pyproject.toml says last."""
+    if chosen_passes is arrays:
+        return
+    project = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text())
+    (extension,) = project["tool"]["setuptools"]["ext-modules"]
+    built = build(
+        tmp_path,
+        compiling=["-O2", flags, *extension["extra-compile-args"]],
+        linking=[flags, *extension["extra-link-args"]],
+    )
+    expect_right(built, os.environ)
+
+
+def test_sources_refuse_flags_by_which_operations_are_not_rounded_by_themselves(
+    chosen_passes: ModuleType, tmp_path: Path
+) -> None:
+    if chosen_passes is arrays:
+        return
+    build(tmp_path, compiling=["-O2"])
+    for flag in ("-ffast-math", "-funsafe-math-optimizations"):
+        with pytest.raises(subprocess.CalledProcessError):
+            build(tmp_path, compiling=["-O2", flag])
+
+
+def build(folder: Path, *, compiling: list[str], linking: list[str] | None = None) -> Path:
+    """The extension, built by gcc as setuptools does it."""
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.fail("gcc built the extension of CI") if os.environ.get("CI") else pytest.skip("no gcc")
+    source, compiled, built = (
+        Path(arrays.__file__).with_name("_compiled.c"),
+        folder / "passes.o",
+        folder / "passes.so",
+    )
+    include = f"-I{sysconfig.get_path('include')}"
+    subprocess.run([compiler, *compiling, "-fPIC", include, "-c", str(source), "-o", str(compiled)], check=True)
+    subprocess.run([compiler, "-shared", *(linking or []), str(compiled), "-o", str(built)], check=True)
+    return built
+
+
+def expect_right(built: Path, environment: Mapping[str, str]) -> None:
+    """The tests here pass with another build of the extension."""
+    command = [sys.executable, "-m", "tests.secagg.sanitised", str(built)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
 def test_compiled_passes_are_clean_by_the_sanitisers(chosen_passes: ModuleType, tmp_path: Path) -> None:
     """The same tests again, with every access and every undefined operation watched."""
     if chosen_passes is arrays:
         return
-    source = Path(arrays.__file__).with_name("_compiled.c")
-    built = tmp_path / "_compiled.so"
-    compiler = shutil.which("gcc")
-    if compiler is None:
-        pytest.fail("gcc built the extension of CI") if os.environ.get("CI") else pytest.skip("no gcc")
-    flags = [
-        "-O1",
-        "-g",
-        "-shared",
-        "-fPIC",
-        "-ffp-contract=off",
-        "-fsanitize=address,undefined",
-        "-fno-sanitize-recover=all",
-    ]
-    include = f"-I{sysconfig.get_path('include')}"
-    subprocess.run([compiler, *flags, include, str(source), "-o", str(built)], check=True)
-    runtime = subprocess.run([compiler, "-print-file-name=libasan.so"], check=True, capture_output=True, text=True)
-    environment = os.environ | {
+    checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    built = build(tmp_path, compiling=["-O1", "-g", "-ffp-contract=off", *checks], linking=checks)
+    command = ["gcc", "-print-file-name=libasan.so"]
+    runtime = subprocess.run(command, check=True, capture_output=True, text=True)
+    environment = {
         "LD_PRELOAD": runtime.stdout.strip(),
         "ASAN_OPTIONS": "detect_leaks=0",
         "PYTHONMALLOC": "malloc",  # so that every object has guarded ends
     }
-    command = [sys.executable, "-m", "tests.secagg.sanitised", str(built)]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    expect_right(built, os.environ | environment)

@@ -8,7 +8,10 @@
 
 #include "loops.h"
 
-enum { MOST_BUFFERS = 3 };
+enum {
+    REVISION = 1, /* as in arrays.py */
+    MOST_BUFFERS = 3
+};
 
 typedef struct {
     const char *name;
@@ -214,8 +217,15 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static int say_revision(PyObject *module)
+{
+    return PyModule_AddIntConstant(module, "REVISION", REVISION);
+}
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, (void *)say_revision}, {0, NULL}};
+
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "_compiled", "The passes of arrays.py, compiled.", 0, methods, NULL, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "_compiled", "The passes of arrays.py, compiled.", 0, methods, slots, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__compiled(void)

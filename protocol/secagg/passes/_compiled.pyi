@@ -1,6 +1,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+REVISION: int
+
 def pack(values: NDArray[np.uint32], out: bytearray | memoryview, ring_bits: int, /) -> None: ...
 def add_packed(total: NDArray[np.uint32], data: bytes | bytearray | memoryview, ring_bits: int, /) -> None: ...
 def unpack_signed(

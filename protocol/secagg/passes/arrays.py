@@ -9,7 +9,20 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["add_mask", "add_packed", "add_two_masks", "advance", "mean", "pack", "quantise", "unpack_signed"]
+__all__ = [
+    "REVISION",
+    "add_mask",
+    "add_packed",
+    "add_two_masks",
+    "advance",
+    "mean",
+    "pack",
+    "quantise",
+    "unpack_signed",
+]
+
+REVISION = 1
+"""Of names, arguments and results here: a compiled module that says another number was built from other sources."""
 
 Words = NDArray[np.uint32]
 Packed = bytes | bytearray | memoryview
