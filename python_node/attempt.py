@@ -36,10 +36,13 @@ from protocol.secagg.apply import Aggregate, apply_aggregate, model_digest
 from protocol.secagg.parameters import RoundParameters
 from protocol.server_optimizer import ServerOptimizer, moment_count
 from protocol.terms import Deadlines
-from python_node.errors import NodeError
+from python_node.errors import NodeError, StateError
 from python_node.mesh import Mesh
 
-__all__ = ["Attempt", "AttemptReport", "Faults"]
+__all__ = ["UNWRITTEN", "Attempt", "AttemptReport", "Faults"]
+
+UNWRITTEN = "this node cannot write its state"
+"""What others are told of a full or broken disk; which folder and why is the owner's to know."""
 
 Model = NDArray[np.float32]
 _EARLY_MESSAGES = 64
@@ -132,6 +135,7 @@ class Attempt:
         self._marks: dict[str, float] = {}
         self._seconds: dict[str, float] = {}
         self._faults = Faults()
+        self._unwritten: StateError | None = None
         self._gone: dict[PeerId, asyncio.Event] = {peer: asyncio.Event() for peer in self._indexes}
 
     @property
@@ -145,7 +149,11 @@ class Attempt:
         return self._ended.done()
 
     async def run(self) -> AttemptReport:
-        """Link, start and wait for the end; the attempt goes on answering others until `close`."""
+        """Link, start and wait for the end; the attempt goes on answering others until `close`.
+
+        Raises:
+            StateError: what had to be on disk first could not be written; the others were told that it failed.
+        """
         begun = time.perf_counter()
         self._marks["begun"] = begun
         total = self._mesh.total
@@ -159,6 +167,8 @@ class Attempt:
             outcome = await self._ended
         finally:
             training.cancel()
+        if self._unwritten is not None:
+            raise self._unwritten
         self._seconds["total"] = time.perf_counter() - begun
         total = self._mesh.total
         return AttemptReport(
@@ -345,10 +355,14 @@ class Attempt:
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._loop.call_exception_handler({"message": "round attempt: a task failed", "exception": error})
             # What waited for a write that failed must never leave; the others need not wait for this peer.
             self._queue.clear()
             self._blocked = False
+            if isinstance(error, StateError):
+                self._unwritten = error
+                self.abort(UNWRITTEN)
+                return
+            self._loop.call_exception_handler({"message": "round attempt: a task failed", "exception": error})
             self.abort(f"{type(error).__name__}: {error}" if isinstance(error, NodeError) else type(error).__name__)
 
     def _stage_seconds(self) -> dict[str, float]:

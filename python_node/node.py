@@ -27,10 +27,10 @@ from protocol.signaling import (
     RunChanged,
     compute_cohort_round_id,
 )
-from python_node.attempt import Attempt
+from python_node.attempt import UNWRITTEN, Attempt
 from python_node.datasets import Dataset
 from python_node.early_messages import EarlyMessages
-from python_node.errors import NodeError
+from python_node.errors import NodeError, StateError
 from python_node.keeping_up import KeepingUp
 from python_node.membership import Membership, Terms
 from python_node.mesh import IceServer, MeshConfig
@@ -113,6 +113,7 @@ class Node:
         self._fetching_plan = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()
+        self._unwritten: Exception | None = None
         self._switchboard = Switchboard(
             session,
             identity,
@@ -132,6 +133,7 @@ class Node:
 
         Raises:
             SignalingSessionError: the session ended for another reason than `stop`.
+            StateError: the state folder could not be written in a round; the node left its runs.
         """
         await self._session.register(
             tuple(
@@ -155,6 +157,8 @@ class Node:
         finally:
             stopping.cancel()
             await self._close()
+        if self._unwritten is not None:
+            raise self._unwritten
 
     def stop(self) -> None:
         """End `run` after telling the others."""
@@ -360,10 +364,15 @@ class Node:
             except Exception as error:
                 # The state folder fails, and a node that cannot write its journal must not go on; or something
                 # nobody foresaw, after which nothing serves this run any more. Either way the others are told.
-                await self._reporting.failure(
-                    start, str(error) if isinstance(error, NodeError) else type(error).__name__
-                )
-                await self._session.withdraw(start.run)
+                unwritten = isinstance(error, StateError)
+                reason = str(error) if isinstance(error, NodeError) else type(error).__name__
+                try:
+                    await self._reporting.failure(start, UNWRITTEN if unwritten else reason)
+                    await self._session.withdraw(start.run)
+                finally:
+                    if unwritten:
+                        self._unwritten = error
+                        self._stopped.set()
                 raise
 
     async def _withdraw(self, membership: Membership, start: RoundStart, objection: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from protocol.errors import LinkError
 from protocol.identity import Identity
 from python_node.author import Author
+from python_node.errors import StateError
 from python_node.mesh import MeshConfig
 from python_node.signaling_errors import SignalingRefusedError
 from tests.e2e.world import MESH, finished, models, whole_log
@@ -54,6 +55,33 @@ async def test_an_attempt_that_fails_while_signaling_is_away_is_tried_again(worl
 
     assert (await finished(author, run)).state == "finished"
     assert (await whole_log(author, run))[1].attempt == 2
+
+
+async def test_a_node_whose_disk_is_full_ends_with_the_reason_and_the_others_go_on(world, plan, gate, caplog):
+    """It may not stay and be named again: an attempt each time would use up what the run has."""
+    hosts = await world.nodes(4)
+    author = await world.author()
+    run = (await world.publish(author, plan, rounds=4, retries=1)).run
+    await asyncio.gather(*(host.diary.until("round_started", round=2) for host in hosts))
+
+    full = world.hosts.pop("node-3")
+
+    def record(*_):
+        raise StateError("state database /home/alice/node.db: database or disk is full")
+
+    # the attempt under way and every one to come
+    full.node._memberships[run].attempt._record = record
+    full.state.record = record
+    gate.open()
+
+    assert (await finished(author, run)).state == "finished"
+    assert (await full.diary.until("error")).fields["code"] == "bad-state"
+    with pytest.raises(StateError, match="disk is full"):
+        await full.close()
+    assert len(await models(hosts[:3], run, 4)) == 1
+    assert "Traceback" not in caplog.text
+    for host in hosts[:3]:
+        assert not any("/home/alice" in str(event.fields) for event in host.diary.events)
 
 
 async def test_a_node_that_stops_in_a_round_is_told_and_the_others_go_on(world, plan, gate):
