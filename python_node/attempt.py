@@ -35,6 +35,7 @@ from protocol.round.machine import RoundMachine, randomness_bytes
 from protocol.secagg.apply import Aggregate, apply_aggregate, model_digest
 from protocol.secagg.parameters import RoundParameters
 from protocol.server_optimizer import ServerOptimizer, moment_count
+from protocol.signaling import RoundStart
 from protocol.terms import Deadlines
 from python_node.errors import NodeError, StateError
 from python_node.mesh import Mesh
@@ -130,6 +131,7 @@ class Attempt:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[Completed | Failed] = self._loop.create_future()
         self._model: Model | None = None
+        self._digest: str | None = None
         self._total: GroupSum | None = None
         self._tail = b""
         self._marks: dict[str, float] = {}
@@ -142,6 +144,10 @@ class Attempt:
     def others(self) -> tuple[PeerId, ...]:
         """The cohort without this peer."""
         return tuple(self._indexes)
+
+    def led_to(self, start: RoundStart) -> bool:
+        """Whether a round begins with this attempt's result: the others agree, which is still on its way here."""
+        return self._digest is not None and start.model_digest == self._digest
 
     @property
     def ended(self) -> bool:
@@ -329,7 +335,7 @@ class Attempt:
         except RoundError as error:
             self.abort(str(error))
             return
-        self._model = model
+        self._model, self._digest = model, digest
         self._tail = tail_bytes(aggregate.tail(self._model_length))
         self._feed(lambda now: self._machine.provide_result(digest, self._tail, now))
 

@@ -221,7 +221,7 @@ class Node:
         membership = self._memberships[start.run]
         attempt = membership.attempt
         another = attempt is not None and attempt.parameters.round_id != start.round_id
-        if attempt is not None and another and not membership.goes_on_with(start):
+        if attempt is not None and another and not membership.goes_on_with(start) and not attempt.led_to(start):
             attempt.abort("signaling named a later attempt")
         starts = self._starts[start.run]
         if starts.full():

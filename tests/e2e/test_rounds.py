@@ -6,7 +6,10 @@ import numpy as np
 
 from protocol.secagg.apply import model_digest
 from python_node.author import check_entry
-from tests.e2e.world import finished, whole_log
+from tests.e2e.world import finished, models, whole_log
+
+RESULT = 10
+"""The second byte of a RESULT (spec 07 §3)."""
 
 
 async def test_five_peers_end_with_bit_identical_models_and_the_logged_digest(world, plan):
@@ -104,3 +107,33 @@ async def test_two_runs_of_one_author_go_on_side_by_side(world, plan):
         assert len({host.model(run) for host in hosts}) == 1
     first, second = (np.frombuffer(hosts[0].model(run)[2], "<f4") for run in runs)
     assert not np.array_equal(first, second)  # another nonce: another order of examples and other rounding
+
+
+async def test_the_next_round_may_be_named_before_a_node_hears_that_the_others_agree(world, plan):
+    """Its own signature is among theirs, so that signaling knows first; its model is not thrown away for it."""
+    hosts = await world.nodes(3)
+    slow = hosts[2].node
+    take, announced, held = slow._switchboard._on_round_message, slow._announced, []
+
+    def hold(peer, payload, bulk):
+        if payload[1] == RESULT and held is not None:
+            held.append((peer, bytes(payload), bulk))
+        else:
+            take(peer, payload, bulk)
+
+    def let_go(start):
+        nonlocal held
+        announced(start)
+        if start.round == 2 and held is not None:
+            waiting, held = held, None
+            for item in waiting:
+                take(*item)
+
+    slow._switchboard._on_round_message, slow._announced = hold, let_go
+    author = await world.author()
+    run = (await world.publish(author, plan, cohort_size=3, rounds=2)).run
+    assert (await finished(author, run)).state == "finished"
+    assert len(await models(hosts, run, 2)) == 1
+    assert [(entry.attempt, entry.peers()) for entry in await whole_log(author, run)] == [(1, (3, 3))] * 2
+    assert held is None
+    assert hosts[2].diary.of("round_failed") == []

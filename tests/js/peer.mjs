@@ -7,6 +7,7 @@ import { Identity, nodePlatform } from "../../mobile_stubs/js/dist/nodejs/index.
 import { tapped } from "./tap.mjs";
 
 const MODEL = 4; // the kind of a frame that brings models
+const RESULT = 10; // the second byte of a RESULT (spec 07 §3)
 const options = JSON.parse(process.argv[2]);
 const say = (name, event) => process.stdout.write(`${JSON.stringify({ name, ...event })}\n`);
 
@@ -44,6 +45,17 @@ node.on("progress", ({ round, stage }) => {
   const [at, signal] = options.signals?.[round] ?? [];
   if (at === stage) process.kill(process.pid, signal); // to itself, so that it is in mid-stage
 });
+if (options.late) {
+  // it hears that the others agree on round 1 only after signaling named round 2
+  const [take, announced, held] = [node.onRoundMessage.bind(node), node.announced.bind(node), []];
+  node.onRoundMessage = (...message) => (message[1][1] === RESULT ? held.push(message) : take(...message));
+  node.announced = (start) => {
+    announced(start);
+    if (start.round === 1) return;
+    node.onRoundMessage = take;
+    for (const message of held.splice(0)) take(...message);
+  };
+}
 const links = node.context.switchboard.mesh.context;
 const { onLink } = links;
 links.onLink = (peer, up, reason) => {

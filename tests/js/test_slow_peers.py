@@ -81,6 +81,18 @@ async def test_python_nodes_that_stand_still_are_waited_for_by_javascript_nodes(
     assert [(entry.attempt, entry.peers()) for entry in log] == [(1, (4, 4))] * 3
 
 
+async def test_the_next_round_may_be_named_before_a_node_hears_that_the_others_agree(world, plan, js):
+    """Its own signature is among theirs, so that signaling knows first; its model is not thrown away for it."""
+    hosts, late = await world.nodes(2), await js("late", late=True)
+    author = await world.author()
+    run = (await world.publish(author, plan, rounds=2, cohort_size=3, deadlines=UNHURRIED)).run
+    assert (await finished(author, run)).state == "finished"
+    await late.until("result", round=2)
+    assert {*await models(hosts, run, 2), await held(late, run)} == {hosts[0].model(run)}
+    assert [(entry.attempt, entry.peers()) for entry in await whole_log(author, run)] == [(1, (3, 3))] * 2
+    assert [event["message"] for event in late.of("error")] == []
+
+
 async def test_a_killed_node_is_told_from_a_slow_one_in_both_languages(world, plan, js):
     """Its connection to signaling ends with its process, so that nobody waits for it as for a slow one."""
     hosts = await world.nodes(3)

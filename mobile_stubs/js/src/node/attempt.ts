@@ -71,6 +71,7 @@ export class Attempt {
   private order: Promise<void> = Promise.resolve();
   private timer: ReturnType<typeof setTimeout> | null = null;
   private model: Model | null = null;
+  private digest: string | null = null;
   private total: GroupSum | null = null;
   private tail: Bytes = new Uint8Array(0);
   private isClosed = false;
@@ -106,6 +107,11 @@ export class Attempt {
 
   get roundId(): string {
     return this.needs.parameters.setting.roundId;
+  }
+
+  /** Whether a model is this attempt's result. A round that begins with it says that the others have agreed. */
+  ledTo(digest: string): boolean {
+    return this.digest === digest;
   }
 
   /** Link, start and wait for the end; the attempt goes on answering others until `close`. */
@@ -290,6 +296,7 @@ export class Attempt {
       this.model = model;
       this.tail = tailBytes(aggregate, this.modelLength);
       const [digest, tail] = [await modelDigest(model), this.tail];
+      this.digest = digest;
       this.feed((now) => this.machine.provideResult(digest, tail, now));
     } catch (error) {
       if (!(error instanceof RoundError)) throw error;

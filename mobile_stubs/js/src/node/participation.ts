@@ -73,7 +73,7 @@ export class Participation {
   announce(start: RoundStart): void {
     const current = this.membership.attempts[0];
     const isOther = current !== undefined && current.roundId !== start.round_id;
-    if (isOther && !this.membership.goesOnWith(start)) current.abort("signaling named a later attempt");
+    if (isOther && !this.membership.goesOnWith(start) && !current.ledTo(start.model_digest)) current.abort("signaling named a later attempt");
     if (this.starts.length >= MAX_WAITING_STARTS) this.starts.shift(); // named and replaced while another was under way
     this.starts.push(start);
     if (!this.isServing) void this.serve();
