@@ -22,6 +22,7 @@ from cli.personal_command import personal
 from cli.plan_commands import plan_app
 from cli.predict_command import predict
 from cli.publish_command import publish
+from cli.receipts_command import receipts
 from cli.run_commands import runs, watch
 from cli.signal_command import signal
 
@@ -104,6 +105,7 @@ def _options(
 app.command("demo", cls=Command, rich_help_panel="Begin")(demo)
 app.command("signal", cls=Command, rich_help_panel="Serve")(signal)
 app.command("node", cls=Command, rich_help_panel="Serve")(node)
+app.command("receipts", cls=Command, rich_help_panel="Serve")(receipts)
 app.add_typer(plan_app, name="plan", rich_help_panel="Author")
 app.command("publish", cls=Command, rich_help_panel="Author")(publish)
 app.command("runs", cls=Command, rich_help_panel="Author")(runs)

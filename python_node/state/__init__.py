@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from python_node.state.identity_file import load_identity, load_or_create_identity
 from python_node.state.node_state import NodeState
+from python_node.state.reading import read_receipts
 from python_node.state.records import CheckpointRecord, RunRecord
 
-__all__ = ["CheckpointRecord", "NodeState", "RunRecord", "load_identity", "load_or_create_identity"]
+__all__ = ["CheckpointRecord", "NodeState", "RunRecord", "load_identity", "load_or_create_identity", "read_receipts"]
