@@ -34,8 +34,9 @@ class MeshConfig:
     gone_after_s: float = 2.5
     """A link that was silent for so long is dead where signaling lost the peer too. Time in which this process did
     not run does not count, here and below."""
-    dead_after_s: float = 10.0
-    """A link that was silent for so long is dead: until then its peer may only be slow."""
+    dead_after_s: float = 7.0
+    """A link that was silent for so long is dead: until then its peer may only be slow. Peers that wait in a round
+    for what a dead leader sent to some give up after 10 s; before that another must have taken its place."""
     close_timeout_s: float = 0.5
     """How long closing waits for what is still buffered."""
     queue_bytes: int = 128 << 20

@@ -136,12 +136,17 @@ class Network:
             member.machine.receive(sender, item, bulk=bulk, now=self.now)
             self._do(to)
 
+    def next_due(self) -> float:
+        """The next deadline of anybody."""
+        due = [t for m in self.members if not m.dead and (t := m.machine.next_deadline()) is not None]
+        return min(due, default=float("inf"))
+
     def step_time(self) -> bool:
         """Move to the next deadline; False where nobody has one."""
-        due = [t for m in self.members if not m.dead and (t := m.machine.next_deadline()) is not None]
-        if not due:
+        due = self.next_due()
+        if due == float("inf"):
             return False
-        self.now = max(self.now, min(due)) + 1e-6
+        self.now = max(self.now, due) + 1e-6
         for index, member in enumerate(self.members):
             if not member.dead:
                 member.machine.tick(self.now)

@@ -16,8 +16,8 @@ export type Bye = (typeof Bye)[keyof typeof Bye];
 const PING_AFTER_MS = 750;
 /** Silence after which a link is dead where signaling lost its peer too. */
 const GONE_AFTER_MS = 2_500;
-/** Silence after which it is dead anyway: until then its peer may only be slow. */
-const DEAD_AFTER_MS = 10_000;
+/** Silence after which it is dead anyway: until then its peer may only be slow. Rounds give up waiting after 10 s. */
+const DEAD_AFTER_MS = 7_000;
 /** What is heard of a peer so long after signaling lost it may have been sent before. */
 const ON_THE_WAY_MS = 1_000;
 const CLOSE_TIMEOUT_MS = 500;
