@@ -107,18 +107,20 @@ def _show(found: list[RunStatus], url: str) -> None:
         out.print(f"no runs at {text(url)}")
         return
     table = Table()
-    for title in ("run", "name", "state", "round", "accepted", "ready", "author", "opened", "reason"):
-        table.add_column(title, no_wrap=title != "reason")
+    for title in ("run", "name", "state", "round", "ready", "author", "opened"):
+        # names break where the terminal is narrow, all else stays whole at 80 columns
+        table.add_column(title, no_wrap=title != "name", overflow="fold")
     for status in found:
         table.add_row(
-            status.run[:12],
+            short(status.run),
             text(status.name),
             status.state,
             f"{status.round}/{status.rounds}",
-            str(status.accepted),
-            str(status.ready),
+            f"{status.ready} of {status.accepted}",
             short(status.author),
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(status.opened_at)),
-            text(status.reason),
+            time.strftime("%m-%d %H:%M", time.localtime(status.opened_at)),
         )
     out.print(table)
+    for status in found:
+        if status.reason:
+            out.print(f"{short(status.run)}: {text(status.reason)}", soft_wrap=True)

@@ -279,7 +279,7 @@ def test_a_fault_of_the_program_is_told_with_its_trace_and_status_1(peerplan, mo
 def test_every_command_takes_json_and_shows_examples(peerplan):
     assert {" ".join(words) for words, _ in leaves()} == {
         *("signal", "node", "identity", "plan inspect", "plan verify", "publish", "runs", "watch", "fetch"),
-        *("predict", "personal", "demo", "doctor"),
+        *("predict", "personal", "receipts", "demo", "doctor"),
     }
     for words, command in leaves():
         assert any("--json" in parameter.opts for parameter in command.params), words
