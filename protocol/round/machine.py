@@ -349,7 +349,7 @@ class RoundMachine:
         if self._summing.complete():
             self._summing.finish()
         elif lost is None and self._deciding.may_decide(Kind.LOST, state.t3):
-            hopeless = self._summing.rescue(self._summing.absent())
+            hopeless = self._summing.rescue(self._summing.absent(), view=self.view)
             if hopeless is not None:
                 self._deciding.decide(Kind.LOST, state.t3, hopeless, bytes(32))
 

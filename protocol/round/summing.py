@@ -24,7 +24,8 @@ __all__ = ["Summing"]
 _SUM_LABEL = "p2psa/1/sum"
 _MAX_EARLY_SUMS = 4
 _MAX_RESCUES = 2
-"""Times a leader tries to have a missing chunk summed again before it is lost."""
+"""Times the first leader tries to have a missing chunk summed again before it is lost. A later one tries once: others
+wait two graces for it, of which the first half passes before it may act and each try takes one."""
 
 
 class Summing:
@@ -134,13 +135,14 @@ class Summing:
             self._lost = indexes_of(decided.members)
             self._state.changes += 1
 
-    def rescue(self, absent: frozenset[int]) -> frozenset[int] | None:
+    def rescue(self, absent: frozenset[int], *, view: int) -> frozenset[int] | None:
         """As leader: have stalled chunks sent again and summed by backups; gives those that nobody can sum."""
+        most = _MAX_RESCUES if view == 0 else 1
         state = self._state
         live = state.live(state.mask_set)
         stalled = {c for c in absent if state.overdue() or not live.intersection(self._collecting.owners[c])}
         tries = {c: self._rescues.get(c, 0) for c in stalled}
-        again = {c for c in stalled if tries[c] == 0 or (tries[c] < _MAX_RESCUES and state.overdue())}
+        again = {c for c in stalled if tries[c] == 0 or (tries[c] < most and state.overdue())}
         if again:
             for chunk in again:
                 self._rescues[chunk] = tries[chunk] + 1

@@ -598,6 +598,23 @@ def test_silent_leader_is_replaced(stage: Stage) -> None:
     network.observer.end()
 
 
+@pytest.mark.parametrize("stage", [Stage.ADVERTISE, Stage.SHARE, Stage.COLLECT, Stage.UNMASK, Stage.SUM])
+def test_leader_that_says_nothing_more_but_keeps_its_links_is_replaced(stage: Stage) -> None:
+    """Its chunk is lost with it, and that too is for the next leader to decide before it is replaced itself."""
+    network = observed(7)
+    head = leader(network)
+    network.tamper = lambda sender, _to, data, _bulk: (
+        [] if sender == head and network.members[head].machine.stage >= stage else [data]
+    )
+    network.start()
+    network.run()
+    others = [m for i, m in enumerate(network.members) if i != head]
+    assert [m.failed for m in others] == [None] * 6
+    assert all(m.completed for m in others)
+    assert max(m.machine.view for m in others) == 1
+    network.observer.end()
+
+
 def test_peer_that_does_not_lead_cannot_have_chunks_sent_to_it() -> None:
     network, victim, _ = before_certificate()
     liar = (leader(network) + 1) % N

@@ -62,6 +62,19 @@ describe("a round", () => {
     expect(models(others).size).toBe(1);
   });
 
+  for (const stage of ["unmask", "sum"]) {
+    it(`survives a leader that says nothing more from stage ${stage} on, but keeps its links`, async () => {
+      const network = await Network.of(7);
+      const leader = network.peers[0]?.machine.leader as number;
+      network.onMail = (mail) => (mail.from === leader && network.peers[leader]?.stages.includes(stage) ? null : mail);
+      await network.begin();
+      await network.play();
+      const others = network.peers.filter((peer) => peer.index !== leader);
+      expect(others.map((peer) => peer.end?.action)).toEqual(Array(6).fill("completed"));
+      expect(others.map((peer) => peer.machine.view)).toEqual(Array(6).fill(1));
+    });
+  }
+
   it("fails, with a reason, where too few peers are left", async () => {
     const network = await Network.of(4);
     await network.begin();

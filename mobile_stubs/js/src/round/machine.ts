@@ -393,7 +393,7 @@ export class RoundMachine {
     const absent = summing.absent();
     if (absent.length === 0) summing.finish();
     else if (lost === null && this.mayDecide(Decision.LOST, t3)) {
-      const hopeless = await summing.rescue(absent);
+      const hopeless = await summing.rescue(absent, this.view);
       if (hopeless !== null) await this.decide(Decision.LOST, t3, hopeless, NO_ROOT);
     }
   }

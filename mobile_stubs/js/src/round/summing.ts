@@ -14,7 +14,10 @@ import type { SeedBook } from "./seeds.js";
 import { agreed, type RoundState, Stage } from "./state.js";
 
 const MAX_EARLY_SUMS = 4;
-/** Times a leader tries to have a missing chunk summed again before it is lost. */
+/**
+ * Times the first leader tries to have a missing chunk summed again before it is lost. A later one tries once: others wait
+ * two graces for it, of which the first half passes before it may act and each try takes one.
+ */
 const MAX_RESCUES = 2;
 
 /** The chunk sums of one attempt. */
@@ -132,13 +135,14 @@ export class Summing {
   }
 
   /** As leader: have stalled chunks sent again and summed by backups; gives those that nobody can sum. */
-  async rescue(absent: readonly number[]): Promise<Bits | null> {
+  async rescue(absent: readonly number[], view: number): Promise<Bits | null> {
     const { state } = this;
+    const most = view === 0 ? MAX_RESCUES : 1;
     const live = state.live(state.maskSet);
     const isOwned = (chunk: number) => (live & bitsOf(this.collecting.ownersOf(chunk))) !== NONE;
     const stalled = absent.filter((chunk) => state.isOverdue() || !isOwned(chunk));
     const tries = (chunk: number) => this.rescues.get(chunk) ?? 0;
-    const again = stalled.filter((c) => tries(c) === 0 || (tries(c) < MAX_RESCUES && state.isOverdue()));
+    const again = stalled.filter((c) => tries(c) === 0 || (tries(c) < most && state.isOverdue()));
     if (again.length === 0) return stalled.length > 0 && state.isOverdue() ? bitsOf(stalled) : null;
     for (const chunk of again) this.rescues.set(chunk, tries(chunk) + 1);
     for (const index of indexesOf(state.others(state.live(state.roster)))) {
