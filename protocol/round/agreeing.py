@@ -27,6 +27,11 @@ class Agreeing:
         self._own: Result | None = None
         self._payload = b""
 
+    @property
+    def finished(self) -> frozenset[int]:
+        """Peers that sent a result: they say that they hold every sum."""
+        return frozenset(self._results)
+
     def keep(self, received: Received) -> None:
         """Keep the first result of a peer."""
         assert isinstance(received.message, Result)
@@ -60,8 +65,10 @@ class Agreeing:
     def step(self) -> Completed | None:
         """What completes the round, once t results are equal.
 
+        Others may lack sums until the deadline, when they ask who holds them: the results come a grace later.
+
         Raises:
-            RoundFailedError: fewer agree at the deadline.
+            RoundFailedError: fewer agree by then.
         """
         own, threshold = self._own, self._state.parameters.threshold
         if own is None:
@@ -72,7 +79,7 @@ class Agreeing:
                 self._count(index, self._results[index], own)
         if len(self._signatures) >= threshold:
             return Completed(own.model_digest.hex(), self._state.survivors, own.tail_digest, dict(self._signatures))
-        if self._state.overdue():
+        if self._state.overdue(graces=1):
             raise RoundFailedError(
                 f"{len(self._signatures)} peers agree on the result, expected {threshold}; "
                 f"peers {sorted(self._refused)} report another"

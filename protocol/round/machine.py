@@ -348,7 +348,10 @@ class RoundMachine:
             self._summing.give_up(lost)
         if self._summing.complete():
             self._summing.finish()
-        elif lost is None and self._deciding.may_decide(Kind.LOST, state.t3):
+            return
+        if state.overdue():
+            self._summing.ask(self._agreeing.finished)
+        if lost is None and self._deciding.may_decide(Kind.LOST, state.t3):
             hopeless = self._summing.rescue(self._summing.absent(), view=self.view)
             if hopeless is not None:
                 self._deciding.decide(Kind.LOST, state.t3, hopeless, bytes(32))

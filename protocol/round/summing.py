@@ -110,6 +110,13 @@ class Summing:
         """The sum of a chunk as its owner signed it."""
         return self._sums.get(chunk)
 
+    def ask(self, finished: frozenset[int]) -> None:
+        """Ask so many of those who hold every sum that one is honest: an owner may have sent its own to some."""
+        state = self._state
+        enough = state.parameters.size - state.parameters.threshold + 1
+        for index in sorted(state.live(finished))[:enough]:
+            self._requests.need(index, Kind.SUMS, bits_of(self.absent()))
+
     def finish(self) -> None:
         """All chunks are summed or lost: put the aggregate together."""
         payloads = {c: _sum(received).payload for c, received in self._sums.items() if c not in self._lost}

@@ -615,6 +615,26 @@ def test_leader_that_says_nothing_more_but_keeps_its_links_is_replaced(stage: St
     network.observer.end()
 
 
+@pytest.mark.parametrize("liars", [1, 2])
+@pytest.mark.parametrize("lucky", range(1, 7))
+def test_owners_that_send_their_sums_to_some_split_nobody_off(liars: int, lucky: int) -> None:
+    """Who has them goes on, the leader among them; the others have them from those, before those give up."""
+    network = observed(10)
+    head = leader(network)
+    lying = {(head + 1 + i) % 10 for i in range(liars)}
+    served = {head, *[i for i in range(10) if i not in lying | {head}][: lucky - 1]}
+    network.tamper = lambda sender, to, data, _bulk: (
+        [] if sender in lying and to not in served and data[1] in (10, 12, 33) else [data]
+    )
+    network.start()
+    network.run()
+    honest = [m for i, m in enumerate(network.members) if i not in lying]
+    assert [m.failed for m in honest] == [None] * len(honest)
+    assert len({m.completed.model_digest for m in honest}) == 1
+    assert {m.aggregate.lost for m in honest} == {()}
+    network.observer.end()
+
+
 def test_peer_that_does_not_lead_cannot_have_chunks_sent_to_it() -> None:
     network, victim, _ = before_certificate()
     liar = (leader(network) + 1) % N

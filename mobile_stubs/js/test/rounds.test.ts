@@ -75,6 +75,21 @@ describe("a round", () => {
     });
   }
 
+  it("is whole for everyone where an owner sends its sum to some: the others ask those", async () => {
+    const network = await Network.of(10);
+    const leader = network.peers[0]?.machine.leader as number;
+    const liar = (leader + 1) % 10;
+    const isServed = (peer: number) => [leader, (leader + 2) % 10, (leader + 3) % 10].includes(peer);
+    const [result, forward, sum] = [10, 12, 33];
+    network.onMail = (mail) =>
+      mail.from === liar && !isServed(mail.to) && [result, forward, sum].includes(mail.data[1] as number) ? null : mail;
+    await network.begin();
+    await network.play();
+    const honest = network.peers.filter((peer) => peer.index !== liar);
+    expect(honest.map((peer) => peer.end?.action)).toEqual(Array(9).fill("completed"));
+    expect(models(honest).size).toBe(1);
+  });
+
   it("fails, with a reason, where too few peers are left", async () => {
     const network = await Network.of(4);
     await network.begin();

@@ -16,6 +16,11 @@ export class Agreeing {
 
   constructor(private readonly state: RoundState) {}
 
+  /** Peers that sent a result: they say that they hold every sum. */
+  get finished(): readonly number[] {
+    return [...this.results.keys()].sort((a, b) => a - b);
+  }
+
   /** Keep the first result of a peer; its signature verified when it was decoded. */
   keep(received: Received<Result>): void {
     if (!this.results.has(received.sender)) this.results.set(received.sender, received);
@@ -33,9 +38,10 @@ export class Agreeing {
   }
 
   /**
-   * What completes the round, once t results are equal.
+   * What completes the round, once t results are equal. Others may lack sums until the deadline, when they ask who holds
+   * them: the results come a grace later.
    *
-   * @throws RoundFailedError fewer agree at the deadline.
+   * @throws RoundFailedError fewer agree by then.
    */
   step(): Completed | null {
     const { own, state } = this;
@@ -54,7 +60,7 @@ export class Agreeing {
         signatures: new Map([...this.signatures].sort(([a], [b]) => a - b)),
       };
     }
-    if (!state.isOverdue()) return null;
+    if (!state.isOverdue(1)) return null;
     throw new RoundFailedError(
       `${this.signatures.size} peers agree on the result, expected ${threshold}; ` +
         `peers ${[...this.refused].join(", ") || "none"} report another`,

@@ -391,8 +391,12 @@ export class RoundMachine {
     const lost = await this.decided(Decision.LOST, t3, (d, sender) => summing.judgeLost(d, sender));
     if (lost !== null) summing.giveUp(lost);
     const absent = summing.absent();
-    if (absent.length === 0) summing.finish();
-    else if (lost === null && this.mayDecide(Decision.LOST, t3)) {
+    if (absent.length === 0) {
+      summing.finish();
+      return;
+    }
+    if (this.state.isOverdue()) await summing.ask(absent, this.agreeing.finished);
+    if (lost === null && this.mayDecide(Decision.LOST, t3)) {
       const hopeless = await summing.rescue(absent, this.view);
       if (hopeless !== null) await this.decide(Decision.LOST, t3, hopeless, NO_ROOT);
     }

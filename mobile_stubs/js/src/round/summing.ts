@@ -99,6 +99,15 @@ export class Summing {
     return this.sums.get(chunk) ?? null;
   }
 
+  /** Ask so many of those who hold every sum that one of them is honest: an owner may have sent its own to some. */
+  async ask(absent: readonly number[], finished: readonly number[]): Promise<void> {
+    const { state } = this;
+    const enough = state.parameters.size - state.parameters.threshold + 1;
+    for (const index of finished.filter((peer) => state.isLive(peer)).slice(0, enough)) {
+      await this.requests.need(index, Asked.SUMS, bitsOf(absent));
+    }
+  }
+
   /** All chunks are summed or lost: put the aggregate together. */
   finish(): void {
     const { state } = this;
