@@ -214,6 +214,7 @@ class RoundMachine:
         marks = (
             state.stage_deadline,
             state.stage_deadline + state.grace,
+            views.leader_deadline - state.grace,
             views.leader_deadline,
             views.ready_at,
             views.ready_at + state.grace / 2,
@@ -314,7 +315,8 @@ class RoundMachine:
             self._collecting.report()
             if self._deciding.may_decide(Kind.SURVIVORS, state.t2):
                 self._decide_survivors()
-        if self.view > 0 or state.overdue():  # who reveals holds the certificate that did not reach this peer
+        # who reveals holds the certificate that did not reach this peer, and waits two graces for those who lack it
+        if self.view > 0 or state.overdue() or self._views.is_leader_slow():
             for revealer in sorted(self._unmasking.revealers):
                 if state.is_live(revealer):
                     self._requests.need(revealer, Kind.CERTIFICATE, 0)

@@ -112,6 +112,10 @@ class Views:
         """The next message of this leader takes one exchange, not a training: wait for it only so long."""
         self.leader_deadline = min(self.leader_deadline, self._state.now + _LEADER_GRACES * self._state.grace)
 
+    def is_leader_slow(self) -> bool:
+        """Whether half of the time that this leader has is over."""
+        return self._state.now >= self.leader_deadline - self._state.grace
+
     def adopt_certificate(self, certificate: Message) -> None:
         """Keep the certificate for those who look to this peer for it."""
         self.certificate = certificate

@@ -615,6 +615,29 @@ def test_leader_that_says_nothing_more_but_keeps_its_links_is_replaced(stage: St
     network.observer.end()
 
 
+@pytest.mark.parametrize("served", [1, 3, 6])
+@pytest.mark.parametrize("mute", [0, 2])
+def test_leader_that_gives_the_certificate_to_some_splits_nobody_off(served: int, mute: int) -> None:
+    """It says nothing more, nor do `mute` others: who has the certificate reveals, and is asked for it."""
+    network = observed(10)
+    head = leader(network)
+    silent = {(head + i) % 10 for i in range(1 + mute)}
+    lucky = [i for i in range(10) if i not in silent][:served]
+
+    def mutter(sender: int, to: int, data: bytes, _bulk: bool) -> list[bytes]:  # noqa: FBT001
+        if sender == head and data[1] == 8:
+            return [data] if to in lucky else []
+        return [] if sender in silent and network.members[sender].machine.stage >= Stage.UNMASK else [data]
+
+    network.tamper = mutter
+    network.start()
+    network.run()
+    others = [m for i, m in enumerate(network.members) if i not in silent]
+    assert [m.failed for m in others] == [None] * len(others)
+    assert len({m.completed.model_digest for m in others}) == 1
+    network.observer.end()
+
+
 @pytest.mark.parametrize("liars", [1, 2])
 @pytest.mark.parametrize("lucky", range(1, 7))
 def test_owners_that_send_their_sums_to_some_split_nobody_off(liars: int, lucky: int) -> None:

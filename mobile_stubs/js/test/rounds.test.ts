@@ -75,6 +75,23 @@ describe("a round", () => {
     });
   }
 
+  it("is whole for everyone where the leader gives the certificate to some: the others ask those", async () => {
+    const network = await Network.of(10);
+    const leader = network.peers[0]?.machine.leader as number;
+    const served = new Set([1, 2, 3].map((step) => (leader + step) % 10));
+    const certificate = 8;
+    network.onMail = (mail) => {
+      if (mail.from !== leader) return mail;
+      if (mail.data[1] === certificate) return served.has(mail.to) ? mail : null;
+      return network.peers[leader]?.stages.includes("unmask") ? null : mail;
+    };
+    await network.begin();
+    await network.play();
+    const others = network.peers.filter((peer) => peer.index !== leader);
+    expect(others.map((peer) => peer.end?.action)).toEqual(Array(9).fill("completed"));
+    expect(models(others).size).toBe(1);
+  });
+
   it("is whole for everyone where an owner sends its sum to some: the others ask those", async () => {
     const network = await Network.of(10);
     const leader = network.peers[0]?.machine.leader as number;

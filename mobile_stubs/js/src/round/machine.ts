@@ -163,6 +163,7 @@ export class RoundMachine {
     const marks = [
       state.stageDeadline,
       state.stageDeadline + state.grace,
+      views.leaderDeadline - state.grace,
       views.leaderDeadline,
       views.readyAt,
       views.readyAt + state.grace / 2,
@@ -352,7 +353,7 @@ export class RoundMachine {
       await this.collecting.report();
       if (this.mayDecide(Decision.SURVIVORS, t2)) await this.decideSurvivors(t2);
     }
-    if (this.view > 0 || state.isOverdue()) await this.askForCertificate();
+    if (this.view > 0 || state.isOverdue() || this.views.isLeaderSlow()) await this.askForCertificate();
   }
 
   private async decideSurvivors(t2: Bytes): Promise<void> {
@@ -362,7 +363,7 @@ export class RoundMachine {
     await this.decide(Decision.SURVIVORS, t2, survivors, root);
   }
 
-  /** Who reveals holds the certificate that did not reach this peer. */
+  /** Who reveals holds the certificate that did not reach this peer, and waits two graces for those who lack it. */
   private async askForCertificate(): Promise<void> {
     for (const revealer of this.unmasking.revealers) {
       if (this.state.isLive(revealer)) await this.requests.need(revealer, Asked.CERTIFICATE, NONE);

@@ -109,6 +109,11 @@ export class Views {
     this.leaderDeadline = Math.min(this.leaderDeadline, this.state.now + LEADER_GRACES * this.state.grace);
   }
 
+  /** Whether half of the time that this leader has is over. */
+  isLeaderSlow(): boolean {
+    return this.state.now >= this.leaderDeadline - this.state.grace;
+  }
+
   /** Keep the certificate for those who look to this peer for it. */
   async adoptCertificate(certificate: Certificate): Promise<void> {
     this.certificate = certificate;
