@@ -72,7 +72,8 @@ def test_without_faults_everybody_completes_in_any_order(seed: int, n: int, dupl
     schedule.play()
     assert all(m.completed is not None for m in schedule.members)
     reasons = [fault.reason for m in schedule.members for fault in m.faults]
-    assert all(duplicates and "asked for the same thing more than" in reason for reason in reasons)  # a NEED, repeated
+    # of what comes twice only a question can come too often
+    assert all(duplicates and "asked for the same thing more than" in reason for reason in reasons)
     assert schedule.members[0].completed.survivors == frozenset(range(n))
 
 
