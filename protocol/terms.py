@@ -87,7 +87,7 @@ class RunTerms(_Record, frozen=True, kw_only=True):
     """u_min: no sum over fewer peers is ever revealed."""
     ring_bits: Literal[16, 20, 24, 32] = 20
     value_bits: Annotated[int, msgspec.Meta(ge=8, le=28)] = 16
-    clip: Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+    clip: Annotated[float, msgspec.Meta(ge=1e-30, le=1e6)]
     """L-infinity bound of one coordinate of an update; larger ones are clipped before quantising."""
     replicas: Literal[1, 2] = 1
     retries: Annotated[int, msgspec.Meta(ge=0, le=100)] = 5

@@ -113,6 +113,13 @@ def test_terms_that_contradict_themselves_are_refused(refused, plan_file, author
     assert refused(*words, "--min-cohort", 9, status=3)["code"] == "bad-terms"
 
 
+def test_a_clip_too_small_to_reckon_with_is_refused(refused, signaling, plan_file, author):
+    error = refused(
+        "publish", plan_file, signaling.url, "--identity", author[0], "--rounds", 1, "--clip", 1e-300, status=3
+    )
+    assert "clip" in error["message"]
+
+
 def test_a_run_whose_sums_overflow_is_refused_with_what_to_change(refused, plan_file, author):
     words = ("publish", plan_file, NOWHERE, "--identity", author[0], "--rounds", 1)
     error = refused(*words, "--cohort", 40, "--ring-bits", 20, "--value-bits", 16, status=3)

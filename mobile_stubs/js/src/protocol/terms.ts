@@ -59,7 +59,7 @@ export const termsSchema = record({
   cohorts: optional(integer(1, MAX_COHORTS), 1),
   ring_bits: optional(oneOf(16, 20, 24, 32), 20),
   value_bits: optional(integer(8, 28), 16),
-  clip: number({ above: 0, most: 1e6 }),
+  clip: number({ least: 1e-30, most: 1e6 }),
   replicas: optional(oneOf(1, 2), 1),
   retries: optional(integer(0, 100), 5),
   members: optional(list(hex64), []),
