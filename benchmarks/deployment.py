@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import structlog
 
 from cli.demo.processes import Process
 from protocol.identity import Identity
@@ -17,6 +19,8 @@ from protocol.identity import Identity
 __all__ = ["Deployment", "NodeProcess", "cpu_s"]
 
 WITHIN_S = 180.0
+
+structlog.configure(logger_factory=lambda *_args: structlog.PrintLogger(sys.stderr))  # the output is one JSON object
 
 
 def cpu_s(pid: int) -> float:
