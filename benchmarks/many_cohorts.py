@@ -27,6 +27,7 @@ from protocol.round.combining import combining_parameters, group_sum, group_sum_
 from protocol.round.jobs import GroupSum, LocalUpdate, MaskJob, tail_bytes
 from protocol.round.machine import RoundMachine, randomness_bytes
 from protocol.secagg.parameters import RoundParameters
+from protocol.secagg.prg import TILE
 from protocol.terms import Deadlines
 
 RUN = hashlib.sha256(b"many cohorts").hexdigest()
@@ -105,7 +106,11 @@ class Cohort:
     def _note(self, index: int, job: MaskJob) -> None:
         """Keep what an update becomes in the ring, for the check at the end."""
         if isinstance(job.update, LocalUpdate):
-            self.put_in[index] = job.update.ring_elements(self.parameters, job.rounding_key).view(np.int32)
+            ring = np.empty(self.parameters.padded_length, np.uint32)
+            elements = job.update.ring_elements(self.parameters, job.rounding_key)
+            for start in range(0, len(ring), TILE):
+                elements.fill(ring[start : start + TILE])
+            self.put_in[index] = ring.view(np.int32)
 
 
 def measure(population: int, elements: int, size: int, fan_in: int) -> dict[str, object]:
