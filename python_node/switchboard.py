@@ -13,7 +13,7 @@ from protocol.errors import LinkError, ProtocolError
 from protocol.identity import Identity, PeerId, short
 from protocol.link import MessageKind, NegotiationKind, Payload
 from protocol.sealing import SealingKey, seal
-from protocol.signaling import Introduced, Member, PeerGone, Relayed, check_sealing_key, codes
+from protocol.signaling import Introduced, Member, PeerBack, PeerGone, Relayed, RoundStart, check_sealing_key, codes
 from python_node.mesh import IceServer, Mesh, MeshConfig
 from python_node.models import ModelExchange
 from python_node.signaling_events import RelayFailed, SessionEvent
@@ -126,6 +126,12 @@ class Switchboard:
                     self._on_unreachable(PeerId(to))
             case PeerGone(peer=gone):
                 self.mesh.signaling_lost(PeerId(gone))
+            case PeerBack(peer=back):
+                self.mesh.signaling_regained(PeerId(back))
+            case RoundStart(members=members):
+                # A cohort is named of peers with sessions; who came back between two cohorts has no other notice.
+                for member in members:
+                    self.mesh.signaling_regained(PeerId(member.peer))
             case _:
                 pass
 

@@ -172,6 +172,10 @@ class Link:
         """Signaling has no session with the peer any more: if it falls silent too, its process is gone."""
         self._lost_at = self._clock.now()
 
+    def signaling_regained(self) -> None:
+        """Signaling has a session with the peer again: if it falls silent, it may only be slow."""
+        self._lost_at = None
+
     def tick(self, now: float) -> None:
         """Look after liveness; `now` is the clock's."""
         silent = now - self.last_heard

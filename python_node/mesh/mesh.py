@@ -198,6 +198,12 @@ class Mesh:
         if found is not None:
             found.signaling_lost()
 
+    def signaling_regained(self, peer: PeerId) -> None:
+        """Signaling has a session with a peer after all, or again: if it is silent, it may only be slow."""
+        found = self._peers.get(peer)
+        if found is not None:
+            found.signaling_regained()
+
     def send(self, peer: PeerId, kind: MessageKind, payload: Payload, *, priority: int | None = None) -> None:
         """Queue one message; the payload must not change until `drain`.
 

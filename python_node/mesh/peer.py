@@ -136,6 +136,12 @@ class Peer:
             if link is not None:
                 link.signaling_lost()
 
+    def signaling_regained(self) -> None:
+        """Signaling has a session with the peer again."""
+        for link in (self.link, self._attempt.link if self._attempt else None):
+            if link is not None:
+                link.signaling_regained()
+
     def set_limits(self, limits: Limits) -> None:
         """Accept messages up to these sizes from now on."""
         for link in (self.link, self._attempt.link if self._attempt else None):

@@ -136,6 +136,43 @@ async def test_a_peer_that_signaling_lost_alone_is_as_alive_as_any_other(watched
     assert watched.ends == []
 
 
+@pytest.mark.parametrize("regained_s", [0, 1.0, 2.25])
+async def test_a_peer_whose_session_is_back_may_be_slow_again(watched, regained_s):
+    watched.link.signaling_lost()
+    watched.run(regained_s)
+    watched.link.signaling_regained()
+    watched.run(6.75 - regained_s)
+    assert watched.ends == []
+    watched.run(BEAT_S)
+    assert watched.ends == [(" was silent for 7.0 s", True)]
+
+
+async def test_a_peer_that_is_lost_once_more_is_dead_after_two_and_a_half_seconds_again(watched):
+    watched.link.signaling_lost()
+    watched.link.signaling_regained()
+    watched.run(2)
+    watched.link.signaling_lost()
+    watched.run(0.25)
+    assert watched.ends == []
+    watched.run(BEAT_S)
+    assert watched.ends == [(" was silent for 2.5 s, signaling lost it too", True)]
+
+
+@pytest.mark.parametrize(("last", "died_after_s"), [("lost", 2.5), ("regained", 7.0)])
+async def test_signaling_that_tells_both_in_turn_chooses_between_the_two_limits(watched, last, died_after_s):
+    first = "regained" if last == "lost" else "lost"
+
+    def lie():
+        for word in (first, last):
+            getattr(watched.link, f"signaling_{word}")()
+        watched.link.tick(watched.time.clock.now())
+
+    watched.time.run(died_after_s - BEAT_S, lie)
+    assert watched.ends == []
+    watched.time.run(BEAT_S, lie)
+    assert [end[0].split(",")[0] for end in watched.ends] == [f" was silent for {died_after_s} s"]
+
+
 async def test_nobody_is_silent_while_this_process_stands_still(watched):
     watched.link.signaling_lost()
     watched.run(1)

@@ -126,6 +126,11 @@ export class Link {
     this.lostAt = this.clock.now();
   }
 
+  /** Signaling has a session with the peer again: if it falls silent, it may only be slow. */
+  signalingRegained(): void {
+    this.lostAt = null;
+  }
+
   /** Look after liveness; `now` is the clock's. */
   tick(now: number): void {
     const silent = now - this.lastHeard;

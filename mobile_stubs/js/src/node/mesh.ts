@@ -140,6 +140,11 @@ export class Mesh {
     this.peers.get(peer)?.signalingLost();
   }
 
+  /** Signaling has a session with a peer after all, or again: if it is silent, it may only be slow. */
+  signalingRegained(peer: PeerId): void {
+    this.peers.get(peer)?.signalingRegained();
+  }
+
   /**
    * Queue one message; the payload must not change until `drain`.
    *

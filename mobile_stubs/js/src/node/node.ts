@@ -286,6 +286,8 @@ export class Node {
         this.offered(event);
         break;
       case "round_start":
+        // a cohort is named of peers with sessions; who came back between two cohorts has no other notice
+        for (const { peer } of event.members) this.context.switchboard.mesh.signalingRegained(peer);
         this.announced(event);
         break;
       case "round_aborted":
@@ -301,6 +303,9 @@ export class Node {
         this.context.switchboard.mesh.signalingLost(event.peer);
         for (const attempt of this.runs.get(event.run)?.membership.attempts ?? []) attempt.peerGone(event.peer);
         break;
+      case "peer_back":
+        this.context.switchboard.mesh.signalingRegained(event.peer);
+        break;
       case "disconnected":
         this.report(new SignalingDownError(this.context.session.url, `away: ${event.reason}`), null);
         break;
@@ -311,7 +316,7 @@ export class Node {
         if (event.error !== null) this.report(event.error, null);
         this.stop();
         break;
-      default: // what watchers are told, and members of a cohort about each other's return
+      default: // what watchers are told
     }
   }
 

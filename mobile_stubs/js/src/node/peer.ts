@@ -126,6 +126,11 @@ export class Peer {
     for (const link of [this.link, this.attempt?.link]) link?.signalingLost();
   }
 
+  /** Signaling has a session with the peer again. */
+  signalingRegained(): void {
+    for (const link of [this.link, this.attempt?.link]) link?.signalingRegained();
+  }
+
   /** Look after liveness; `now` is the clock's. */
   tick(now: number): void {
     for (const link of [this.link, this.attempt?.link]) link?.tick(now);

@@ -176,6 +176,46 @@ describe("a link whose other side is silent", () => {
     expect(alive.ends).toEqual([]);
   });
 
+  it("may be slow again once signaling has it back, and is dead soon where it is lost once more", async () => {
+    for (const after of [0, 1_000, 2_250]) {
+      const { link, ends, run } = await readyLink();
+      link.signalingLost();
+      run(after);
+      link.signalingRegained();
+      run(6_750 - after);
+      expect(ends).toEqual([]);
+      run(BEAT_MS);
+      expect(ends).toEqual([[expect.stringMatching(/was silent for 7\.0 s$/), true]]);
+    }
+    const { link, ends, run } = await readyLink();
+    link.signalingLost();
+    link.signalingRegained();
+    run(2_000);
+    link.signalingLost();
+    run(250);
+    expect(ends).toEqual([]);
+    run(BEAT_MS);
+    expect(ends).toEqual([[expect.stringMatching(/was silent for 2\.5 s, signaling lost it too$/), true]]);
+  });
+
+  it("has one of the two limits whatever signaling says how often", async () => {
+    for (const [last, limit] of [["lost", 2_500], ["regained", 7_000]] as const) {
+      const { link, ends, run } = await readyLink();
+      const lie = (ms: number) => {
+        for (let at = 0; at < ms; at += BEAT_MS) {
+          if (last === "lost") link.signalingRegained();
+          link.signalingLost();
+          if (last === "regained") link.signalingRegained();
+          run(BEAT_MS);
+        }
+      };
+      lie(limit - BEAT_MS);
+      expect(ends).toEqual([]);
+      lie(BEAT_MS);
+      expect(ends).toEqual([[expect.stringContaining(`was silent for ${(limit / 1000).toFixed(1)} s`), true]]);
+    }
+  });
+
   it("is not blamed for the time in which this side did not run", async () => {
     const { link, ends, run, time } = await readyLink();
     link.signalingLost();
