@@ -35,9 +35,10 @@ const node = await Node.connect(options.url, {
   policy: { authors: [options.author], minCohort: 3, minSurvivors: 3 },
   datasets: [dataset],
 });
-for (const name of ["joined", "ready", "round", "group", "result", "ended", "error"]) node.on(name, (event) => say(name, event));
-for (const name of ["result", "fetched"]) node.on(name, ({ run, round }) => say("holds", { run, round }));
+// what a node holds is told before the event, so that whoever waits for the event has it
 if (options.own) for (const name of ["joined", "result"]) node.on(name, ({ run }) => tellHeld(run));
+for (const name of ["result", "fetched"]) node.on(name, ({ run, round }) => say("holds", { run, round }));
+for (const name of ["joined", "ready", "round", "group", "result", "ended", "error"]) node.on(name, (event) => say(name, event));
 node.on("result", ({ round }) => {
   if (round === options.dies) process.exit(3); // at once, as in a crash: nothing later can have been stored
 });

@@ -3,7 +3,6 @@ import base64
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 import msgspec
@@ -48,11 +47,9 @@ async def test_two_meshes_exchange_messages_of_each_kind(network):
     ]
 
 
-async def test_five_meshes_link_in_half_a_second_and_keep_their_links(network):
+async def test_five_meshes_link_and_keep_their_links(network):
     everyone = [network.add(number) for number in range(1, 6)]
-    begin = time.perf_counter()
     results = await network.connect_all()
-    first = time.perf_counter() - begin
     assert all(len(r.linked) == 4 for r in results), [r.failed for r in results]
     links = {(a, b): network.link(a, b) for a in everyone for b in everyone if a != b}
     signals = len(network.signals)
@@ -60,7 +57,6 @@ async def test_five_meshes_link_in_half_a_second_and_keep_their_links(network):
     assert all(len(r.linked) == 4 for r in again)
     assert len(network.signals) == signals
     assert all(network.link(a, b) is link for (a, b), link in links.items())
-    assert first < 2  # 0.06 s where nothing else runs; the machine may be shared
 
 
 async def test_fingerprints_and_counters_agree_on_both_sides(network):
@@ -274,11 +270,9 @@ async def test_a_killed_process_is_noticed_and_its_successor_is_linked(network):
     assert (await mesh.connect([other], timeout_s=20)).linked == {other}
     mesh.send(other, MessageKind.CONTROL, b"echo")
     await network.until(lambda: network.messages)
-    begin = time.perf_counter()
     process.kill()
     mesh.signaling_lost(other)
     await network.until(lambda: not mesh.linked)
-    assert time.perf_counter() - begin < 3.5
     with pytest.raises(LinkError, match=r"silent.*signaling lost it too"):
         mesh.send(other, MessageKind.CONTROL, b"gone")
     await process.wait()
@@ -301,10 +295,8 @@ async def test_a_lost_transport_is_made_again_while_wanted(network):
 
 
 async def test_a_goodbye_is_final_until_the_next_connect(network):
-    low, high = await linked_pair(network)
-    begin = time.perf_counter()
-    await network.meshes[low].release([high])
-    assert time.perf_counter() - begin < 0.45  # the other side answered: nothing waited for the timeout
+    low, high = await linked_pair(network, config=MeshConfig(close_timeout_s=600))
+    await network.meshes[low].release([high])  # the other side answers: nothing waits for the timeout
     await network.until(lambda: not network.meshes[high].linked)
     assert "'no longer needed'" in next(x[3] for x in network.links if x[0] == high and not x[2])
     results = await network.connect_all()
@@ -454,7 +446,7 @@ async def test_a_failing_handler_is_reported_and_ends_no_link(network):
 
 async def test_an_offer_that_only_a_dead_predecessor_saw_is_sent_again(network):
     """The impolite side waits for an answer that never comes; the other's own offer must not wait with it."""
-    low, _ = network.pair()
+    low, _ = network.pair(config=MeshConfig(link_timeout_s=600))  # nothing below waits that long
     lost = []
 
     def tamper(me, _to, kind, payload):
@@ -464,13 +456,11 @@ async def test_an_offer_that_only_a_dead_predecessor_saw_is_sent_again(network):
         return payload
 
     network.tamper = tamper
-    begin = time.perf_counter()
 
     results = await network.connect_all(timeout_s=60)
 
     assert [len(r.linked) for r in results] == [1, 1], [r.failed for r in results]
     assert lost
-    assert time.perf_counter() - begin < 5  # the offer's own time is 15 s
 
 
 async def test_one_offer_is_sent_four_times_at_most(network):
