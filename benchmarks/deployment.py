@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -16,17 +15,11 @@ import structlog
 from cli.demo.processes import Process
 from protocol.identity import Identity
 
-__all__ = ["Deployment", "NodeProcess", "cpu_s"]
+__all__ = ["Deployment", "NodeProcess"]
 
 WITHIN_S = 180.0
 
 structlog.configure(logger_factory=lambda *_args: structlog.PrintLogger(sys.stderr))  # the output is one JSON object
-
-
-def cpu_s(pid: int) -> float:
-    """Processor seconds, user and system, that a process took so far (Linux)."""
-    parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(parts[11]) + int(parts[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class NodeProcess:
@@ -104,7 +97,7 @@ class Deployment:
     def save_data(self, name: str, arrays: dict[str, np.ndarray]) -> Path:
         """A node's data as a file."""
         path = self.folder / f"{name}.npz"
-        np.savez(path, **arrays)
+        np.savez(path, **arrays)  # type: ignore[arg-type]  # it takes any names
         return path
 
     async def node(

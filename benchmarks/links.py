@@ -1,8 +1,8 @@
 """One link between two processes on this machine: set-up, round trip, throughput, and what a message costs.
 
-`python -m benchmarks.links [--json]`. The other process is this module again, with `--peer`; negotiation documents
-travel as lines on its stdin and stdout. Each figure is measured with the library's transports and with the faster
-ones in turn.
+`python -m benchmarks.links [--json] [--repeats N]`. The other process is this module again, with `--peer`; what
+the two negotiate goes in lines over its stdin and stdout. Each figure is measured with the library's transports and
+with the faster ones in turn.
 """
 
 from __future__ import annotations
@@ -14,23 +14,31 @@ import resource
 import secrets
 import sys
 import time
-from typing import Self
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
-from benchmarks.measure import machine, summary
+from benchmarks.measure import at_least, options_of, print_report, summary
 from protocol.errors import LinkError
-from protocol.identity import Identity
+from protocol.identity import Identity, PeerId
 from python_node import loop
 from python_node.mesh import Mesh, MeshConfig, MessageKind
 
 HERE, THERE = Identity(bytes([2]) * 32), Identity(bytes([1]) * 32)
-LINKS = 5
-PINGS = 300
-SMALL = 3000
 SMALL_BYTES = 200
 BURST = 10
 """Small messages that are sent before the other side's answer is waited for, as in a round with 11 peers."""
 BULK_BYTES = 1 << 20
-BULKS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How often each thing is done."""
+
+    links: int
+    pings: int
+    small: int
+    bulks: int
 
 
 def cpu_s() -> float:
@@ -39,24 +47,21 @@ def cpu_s() -> float:
 
 
 async def peer(*, fast: bool) -> None:
-    """The other side: echoes control messages, counts bulk, reports its CPU time when asked."""
+    """The other side: echoes control messages, answers the last of some bulk, reports its CPU time when asked."""
 
     async def send_signal(_to: str, kind: str, payload: bytes) -> None:
         sys.stdout.write(json.dumps([kind, payload.hex()]) + "\n")
         sys.stdout.flush()
 
-    received = 0
-
-    def on_message(sender, kind, payload):
-        nonlocal received
+    def on_message(sender: PeerId, kind: MessageKind, payload: bytes | memoryview) -> None:
+        wanted = bytes(payload[:1])
         if kind is MessageKind.BULK:
-            received += 1
-            if received % BULKS == 0:
+            if wanted == b"e":
                 mesh.send(sender, MessageKind.CONTROL, b"all")
-        elif payload[:1] == b"c":
+        elif wanted == b"c":
             usage = resource.getrusage(resource.RUSAGE_SELF)
             mesh.send(sender, MessageKind.CONTROL, json.dumps([cpu_s(), usage.ru_maxrss]).encode())
-        elif payload[:1] == b"e":
+        elif wanted == b"e":
             mesh.send(sender, MessageKind.CONTROL, bytes(payload))
 
     mesh = Mesh(THERE, send_signal=send_signal, on_message=on_message, config=MeshConfig(fast_sctp=fast))
@@ -72,7 +77,8 @@ async def peer(*, fast: bool) -> None:
 class Bench:
     """This side: a mesh, the other process, and what came back."""
 
-    def __init__(self, *, fast: bool) -> None:
+    def __init__(self, counts: Counts, *, fast: bool) -> None:
+        self._counts = counts
         self._fast = fast
         self._expected_end = False
         self._answers: asyncio.Queue[bytes | Exception] = asyncio.Queue()
@@ -81,6 +87,9 @@ class Bench:
         arguments = ["-m", "benchmarks.links", "--peer", *(["--fast"] if self._fast else [])]
         pipe = asyncio.subprocess.PIPE
         self._process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=pipe, stdout=pipe)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._to_peer, self._from_peer = self._process.stdin, self._process.stdout
         self.mesh = Mesh(
             HERE,
             send_signal=self._send_signal,
@@ -95,15 +104,15 @@ class Bench:
     async def __aexit__(self, *_: object) -> None:
         self._expected_end = True
         await self.mesh.close()
-        self._process.stdin.close()
+        self._to_peer.close()
         await self._process.wait()
         await self._pump
 
     async def _send_signal(self, _to: str, kind: str, payload: bytes) -> None:
-        self._process.stdin.write((json.dumps([kind, payload.hex()]) + "\n").encode())
+        self._to_peer.write((json.dumps([kind, payload.hex()]) + "\n").encode())
 
     async def _relay(self) -> None:
-        while line := await self._process.stdout.readline():
+        while line := await self._from_peer.readline():
             kind, payload = json.loads(line)
             self.mesh.receive_signal(THERE.peer_id, kind, bytes.fromhex(payload))
 
@@ -131,7 +140,7 @@ class Bench:
     async def setup_ms(self) -> list[float]:
         """From nothing to a link that is proven, several times."""
         samples = []
-        for _ in range(LINKS):
+        for _ in range(self._counts.links):
             self._expected_end = True
             await self.mesh.release([THERE.peer_id])
             self._expected_end = False
@@ -145,7 +154,7 @@ class Bench:
     async def round_trip_ms(self) -> list[float]:
         """One small message there and back."""
         samples = []
-        for _ in range(PINGS):
+        for _ in range(self._counts.pings):
             began = time.perf_counter()
             self.send(b"e" + bytes(SMALL_BYTES - 1))
             await self.answer()
@@ -156,30 +165,34 @@ class Bench:
         """CPU per small message, sender and receiver: bursts one way, one answer per burst."""
         theirs, _ = await self.their_cpu_and_memory()
         mine = cpu_s()
-        for _ in range(SMALL // BURST):
+        bursts = -(-self._counts.small // BURST)
+        for _ in range(bursts):
             for _ in range(BURST - 1):
                 self.send(b"-" + bytes(SMALL_BYTES - 1))
             self.send(b"e" + bytes(SMALL_BYTES - 1))
             await self.answer()
         mine = cpu_s() - mine
-        return mine / SMALL * 1e6, ((await self.their_cpu_and_memory())[0] - theirs) / SMALL * 1e6
+        theirs = (await self.their_cpu_and_memory())[0] - theirs
+        return mine / (bursts * BURST) * 1e6, theirs / (bursts * BURST) * 1e6
 
     async def bulk(self) -> tuple[float, float, float]:
         """MB/s, and CPU in ms per MB of sender and receiver."""
-        data = secrets.token_bytes(BULK_BYTES)
+        data = secrets.token_bytes(BULK_BYTES - 1)
+        *rest, last = [b"-" + data] * (self._counts.bulks - 1) + [b"e" + data]
         theirs, _ = await self.their_cpu_and_memory()
         mine, began = cpu_s(), time.perf_counter()
-        for _ in range(BULKS):
-            self.send(data, MessageKind.BULK)
+        for block in rest:
+            self.send(block, MessageKind.BULK)
+        self.send(last, MessageKind.BULK)
         await self.answer()
         wall, mine = time.perf_counter() - began, cpu_s() - mine
         theirs = (await self.their_cpu_and_memory())[0] - theirs
-        megabytes = BULKS * BULK_BYTES / 1e6
+        megabytes = self._counts.bulks * BULK_BYTES / 1e6
         return megabytes / wall, mine / megabytes * 1e3, theirs / megabytes * 1e3
 
 
-async def measure(*, fast: bool, repeats: int) -> dict[str, object]:
-    async with Bench(fast=fast) as bench:
+async def measure(counts: Counts, *, fast: bool, repeats: int) -> dict[str, Any]:
+    async with Bench(counts, fast=fast) as bench:
         setups = await bench.setup_ms()
         round_trips = await bench.round_trip_ms()
         small = [await bench.small_message_us() for _ in range(repeats)]
@@ -197,18 +210,36 @@ async def measure(*, fast: bool, repeats: int) -> dict[str, object]:
     }
 
 
+def lines(figures: dict[str, Any]) -> Iterator[str]:
+    """Medians, for people."""
+    for name, row in figures.items():
+        yield name
+        for figure, value in row.items():
+            shown = value if isinstance(value, float) else value["median"]
+            yield f"  {figure:24} {shown:9.3f}"
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser = options_of(__doc__)
+    parser.add_argument(
+        "--repeats", type=at_least(1), default=5, help="of small messages and bulk; default: %(default)s"
+    )
+    for name, count, help_text in (
+        ("links", 5, "set-ups of the link"),
+        ("pings", 300, "round trips"),
+        ("small", 3000, "small messages per repeat"),
+        ("bulks", 64, "messages of 1 MiB per repeat"),
+    ):
+        parser.add_argument(f"--{name}", type=at_least(1), default=count, help=f"{help_text}; default: %(default)s")
     parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--fast", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peer:
         loop.run(peer(fast=options.fast))
         return
+    counts = Counts(links=options.links, pings=options.pings, small=options.small, bulks=options.bulks)
     figures = {
-        name: loop.run(measure(fast=fast, repeats=options.repeats))
+        name: loop.run(measure(counts, fast=fast, repeats=options.repeats))
         for name, fast in (("library_transports", False), ("faster_transports", True))
     }
     settings = {
@@ -216,16 +247,9 @@ def main() -> None:
         "small_message_bytes": SMALL_BYTES,
         "burst": BURST,
         "bulk_bytes": BULK_BYTES,
-        "bulks": BULKS,
+        **asdict(counts),
     }
-    if options.json:
-        print(json.dumps({"machine": machine(), "settings": settings, "figures": figures}))
-        return
-    for name, row in figures.items():
-        print(name)
-        for figure, value in row.items():
-            shown = value if isinstance(value, float) else value["median"]
-            print(f"  {figure:24} {shown:9.3f}")
+    print_report("links", settings=settings, figures=figures, as_json=options.json, lines=lines)
 
 
 if __name__ == "__main__":

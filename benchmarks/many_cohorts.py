@@ -1,4 +1,6 @@
-"""What many cohorts per round cost a peer: `python -m benchmarks.many_cohorts [--json] [--peers N ...]`.
+"""What many cohorts per round cost a peer.
+
+`python -m benchmarks.many_cohorts [--json] [--peers N ...] [--elements D] [--size N] [--fan-in N]`
 
 Real machines and real cryptography, level by level, in one process and thread. CPU is the process's time and bytes
 those handed to links (without DTLS and SCTP), both divided by the peers of a level; `all_levels` adds up what the
@@ -7,7 +9,6 @@ whole population spent, divided by the population. Every sum is checked against 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -16,10 +17,11 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import machine
+from benchmarks.measure import at_least, options_of, print_report
 from protocol.cohorts import FinishedGroup, arrange, compute_group_round_id, name_delegates
 from protocol.identity import Identity, PeerId
 from protocol.round.actions import Completed, Failed, Revealed, Send, Work
@@ -113,7 +115,7 @@ class Cohort:
             self.put_in[index] = ring.view(np.int32)
 
 
-def measure(population: int, elements: int, size: int, fan_in: int) -> dict[str, object]:
+def measure(population: int, elements: int, size: int, fan_in: int) -> dict[str, Any]:
     """CPU milliseconds and kilobytes per peer, by level, of one round without dropouts."""
     identities = {i.peer_id: i for i in (Identity(os.urandom(32)) for _ in range(population))}
     generator = np.random.default_rng(population)
@@ -142,9 +144,6 @@ def measure(population: int, elements: int, size: int, fan_in: int) -> dict[str,
         raise RuntimeError("the last level's sum is not the plain sum of all updates")
     return {
         "peers": population,
-        "d": elements,
-        "cohort_size": size,
-        "fan_in": fan_in,
         "levels": levels,
         "all_levels": {
             "cpu_ms_per_peer": round(1000 * seconds / population, 3),
@@ -200,12 +199,11 @@ def _next_level(done: list[Cohort], level: int, fan_in: int) -> list[RoundParame
 
 def main() -> None:
     """Print the figures; the exit status is 1 where bytes per peer grow with the population."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peers", type=int, nargs="+", default=[100, 1_000])
-    parser.add_argument("--elements", type=int, default=1_000)
-    parser.add_argument("--size", type=int, default=10)
-    parser.add_argument("--fan-in", type=int, default=10)
-    parser.add_argument("--json", action="store_true")
+    parser = options_of(__doc__)
+    parser.add_argument("--peers", type=at_least(3), nargs="+", default=[100, 1_000], help="populations")
+    parser.add_argument("--elements", type=at_least(3), default=1_000, help="of a vector; default: %(default)s")
+    parser.add_argument("--size", type=at_least(3), default=10, help="of a cohort; default: %(default)s")
+    parser.add_argument("--fan-in", type=at_least(4), default=10, help="sums that are combined; default: %(default)s")
     options = parser.parse_args()
     found = []
     for population in options.peers:
@@ -213,8 +211,10 @@ def main() -> None:
         if not options.json:
             print(json.dumps(found[-1], indent=2), flush=True)
     if options.json:
-        print(json.dumps({"benchmark": "many_cohorts", "machine": machine(), "cases": found}))
-    costs = [case["all_levels"]["kilobytes_per_peer"] for case in found]  # type: ignore[index]  # JSON-like values
+        settings = {"elements": options.elements, "cohort_size": options.size, "fan_in": options.fan_in}
+        figures = {f"n{case['peers']}": case for case in found}
+        print_report("many_cohorts", settings=settings, figures=figures, as_json=True)
+    costs = [case["all_levels"]["kilobytes_per_peer"] for case in found]
     if max(costs) > MOST_GROWTH * costs[0]:
         sys.exit(f"kilobytes per peer {costs}: expected at most {MOST_GROWTH} times the first")
 

@@ -1,21 +1,23 @@
-"""What every benchmark shares: a description of the machine, and repeats with median and spread."""
+"""What every benchmark shares: options, a description of the machine, repeats with median and spread, the report."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import platform
 import statistics
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from protocol.secagg.passes import COMPILED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-__all__ = ["Timing", "interleaved", "machine", "summary", "timed"]
+__all__ = ["Timing", "at_least", "interleaved", "machine", "options_of", "print_report", "summary", "timed"]
 
 _PACKAGES = ("numpy", "torch", "onnx", "onnxruntime", "websockets", "aiortc", "cryptography")
 
@@ -26,6 +28,43 @@ class Timing(TypedDict):
     median: float
     spread: list[float]
     repeats: int
+
+
+def options_of(module_doc: str | None) -> argparse.ArgumentParser:
+    """A parser that shows a module's words as they are written there, with the option that all benchmarks have."""
+    parser = argparse.ArgumentParser(description=module_doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object: name, machine, settings, figures")
+    return parser
+
+
+def at_least(smallest: int) -> Callable[[str], int]:
+    """An option's type: whole numbers from `smallest` on."""
+
+    def convert(said: str) -> int:
+        number = int(said)
+        if number < smallest:
+            raise argparse.ArgumentTypeError(f"expected {smallest} or more, got {number}")
+        return number
+
+    convert.__name__ = "number"  # argparse puts it into its own errors
+    return convert
+
+
+def print_report(
+    name: str,
+    *,
+    settings: Mapping[str, Any],
+    figures: dict[str, Any],
+    as_json: bool,
+    lines: Callable[[dict[str, Any]], Iterable[str]] | None = None,
+) -> None:
+    """Print one JSON object on a line, or what `lines` says of the figures; without it the object again, indented."""
+    if not as_json and lines is not None:
+        for line in lines(figures):
+            print(line)
+        return
+    found = {"name": name, "machine": machine(), "settings": settings, "figures": figures}
+    print(json.dumps(found, indent=None if as_json else 2), flush=True)
 
 
 def machine() -> dict[str, object]:

@@ -1,13 +1,12 @@
 """One training step, batch 32, one thread: eager PyTorch, the plan called step by step, and the plan's Loop.
 
-`python -m benchmarks.plan_step --json`; seconds per step. The three are timed in turn in one process.
+`python -m benchmarks.plan_step [--json] [--models NAME ...] [--repeats N]`; seconds per step. The three are timed in
+turn in one process.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 import plans
-from benchmarks.measure import interleaved, machine
+from benchmarks.measure import at_least, interleaved, options_of, print_report
 
 BATCH, STRETCH, EXAMPLES = 32, 32, 1024
 
@@ -65,7 +64,7 @@ def measure(build: Callable[[], nn.Module], shape: tuple[int, ...], repeats: int
         version="1",
     )
     rng = np.random.default_rng(0)
-    data = {
+    data: dict[str, np.ndarray] = {
         "x": rng.standard_normal((EXAMPLES, *shape)).astype(np.float32),
         "y": rng.integers(0, 10, EXAMPLES),
     }
@@ -107,9 +106,11 @@ def _eager(model: nn.Module, data: dict[str, np.ndarray]) -> Callable[[], None]:
 def _by_plan(plan: plans.Plan, data: dict[str, np.ndarray], steps_per_call: int) -> Callable[[], object]:
     """`STRETCH` steps by the executor as a node uses it, checks of the data included."""
     executor = plans.Executor(plan, threads=1)
-    start = [plan.initial(role) for role in ("theta", "optimizer_state", "buffers")]
+    theta, state, buffers = (plan.initial(role) for role in ("theta", "optimizer_state", "buffers"))
     return lambda: executor.train(
-        *start,
+        theta,
+        state,
+        buffers,
         data,
         batch_size=BATCH,
         epochs=BATCH * STRETCH // EXAMPLES,
@@ -119,21 +120,23 @@ def _by_plan(plan: plans.Plan, data: dict[str, np.ndarray], steps_per_call: int)
     )
 
 
-def main() -> None:
-    """Print one JSON object, or a line per model."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--repeats", type=int, default=15)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    figures = {name: measure(*model, arguments.repeats) for name, model in MODELS.items()}
-    settings = {"batch": BATCH, "steps_per_call": STRETCH, "threads": 1, "optimizer": "SGD"}
-    if arguments.json:
-        print(json.dumps({"machine": machine(), "settings": settings, "figures": figures}))
-        return
+def lines(figures: dict[str, Any]) -> Iterator[str]:
+    """One per model, for people."""
     for name, found in figures.items():
         times = ", ".join(f"{way} {t['median'] * 1e3:.3f} ms" for way, t in found["seconds_per_step"].items())
-        print(f"{name}: {times}, eager/loop {found['eager_over_loop']}")
+        yield f"{name}: {times}, eager/loop {found['eager_over_loop']}"
+
+
+def main() -> None:
+    """Print one JSON object, or a line per model."""
+    parser = options_of(__doc__)
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS), help="all by default")
+    parser.add_argument("--repeats", type=at_least(1), default=15, help="default: %(default)s")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    figures = {name: measure(*MODELS[name], options.repeats) for name in options.models}
+    settings = {"batch": BATCH, "steps_per_call": STRETCH, "threads": 1, "optimizer": "SGD"}
+    print_report("plan_step", settings=settings, figures=figures, as_json=options.json, lines=lines)
 
 
 if __name__ == "__main__":

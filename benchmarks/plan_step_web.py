@@ -1,16 +1,17 @@
 """One training step, batch 32, one thread: a plan's Loop in onnxruntime and in onnxruntime-web.
 
-The latter is WebAssembly in Node.js. `python -m benchmarks.plan_step_web --json` gives seconds per step. The two are
-timed in turn, and it is checked how far apart they end. Needs Node.js 20 and `make js`.
+The latter is WebAssembly in Node.js. `python -m benchmarks.plan_step_web [--json] [--models NAME ...] [--repeats N]`
+gives seconds per step. The two are timed in turn, and it is told how far apart they end. Needs Node.js 20 and
+`make js`.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 
 import plans
-from benchmarks.measure import machine, summary
+from benchmarks.measure import at_least, options_of, print_report, summary
 from benchmarks.plan_step import BATCH, EXAMPLES, MODELS, STRETCH
 from plans.onnx_runtime import onnxruntime
 
@@ -117,21 +118,23 @@ def _feeds(plan: plans.Plan, shape: tuple[int, ...]) -> Feeds:
     }
 
 
-def main() -> None:
-    """Print one JSON object, or a line per model."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--repeats", type=int, default=15)
-    arguments = parser.parse_args()
-    subprocess.run(["node", "build.mjs"], cwd=PACKAGE, check=True)
-    figures = {name: measure(name, arguments.repeats) for name in MODELS}
-    settings = {"batch": BATCH, "steps_per_call": STRETCH, "threads": 1, "optimizer": "SGD"}
-    if arguments.json:
-        print(json.dumps({"machine": machine(), "settings": settings, "figures": figures}))
-        return
+def lines(figures: dict[str, Any]) -> Iterator[str]:
+    """One per model, for people."""
     for name, found in figures.items():
         times = ", ".join(f"{way} {t['median'] * 1e3:.3f} ms" for way, t in found["seconds_per_step"].items())
-        print(f"{name}: {times}, ratio {found['web_over_native']}, differ by {found['largest_difference']:.1e}")
+        yield f"{name}: {times}, ratio {found['web_over_native']}, differ by {found['largest_difference']:.1e}"
+
+
+def main() -> None:
+    """Print one JSON object, or a line per model."""
+    parser = options_of(__doc__)
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS), help="all by default")
+    parser.add_argument("--repeats", type=at_least(1), default=15, help="default: %(default)s")
+    options = parser.parse_args()
+    subprocess.run(["node", "build.mjs"], cwd=PACKAGE, check=True)
+    figures = {name: measure(name, options.repeats) for name in options.models}
+    settings = {"batch": BATCH, "steps_per_call": STRETCH, "threads": 1, "optimizer": "SGD"}
+    print_report("plan_step_web", settings=settings, figures=figures, as_json=options.json, lines=lines)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,23 @@
-"""How much memory processes have resident: any by its id, and the one that an author's check starts (Linux)."""
+"""What processes take on Linux: any by its id, and the one that an author's check starts."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 from threading import Event, Thread
 from typing import Self
 
-__all__ = ["Checking", "checking_baseline", "memory"]
+__all__ = ["Checking", "checking_baseline", "cpu_s", "memory"]
 
 _LOOK_S = 0.005
+
+
+def cpu_s(pid: int) -> float:
+    """Processor seconds, user and system, that a process took so far."""
+    parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(parts[11]) + int(parts[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory(pid: int | str, key: str = "VmHWM") -> int:

@@ -1,6 +1,6 @@
 """Whole rounds among real processes over WebRTC on this machine: seconds by stage, bytes per peer.
 
-`python -m benchmarks.rounds --json [--peers 3,5,10] [--parameters small,1m] [--rounds 12] [--cohorts 1]`
+`python -m benchmarks.rounds [--json] [--peers 3,5,10] [--parameters small,1m] [--rounds 12] [--cohorts 1]`
 
 Each case starts `peerplan signal` and n times `peerplan node`; this process is the author. Figures leave the first
 round out, in which links are made. `spread` is the 10th to 90th percentile over rounds (of the slowest peer of each
@@ -10,18 +10,18 @@ round), bytes are those on the data channels, control messages and frame headers
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import plans
-from benchmarks.deployment import Deployment, NodeProcess, cpu_s
-from benchmarks.measure import machine, summary
+from benchmarks.deployment import Deployment, NodeProcess
+from benchmarks.measure import at_least, options_of, print_report, summary
+from benchmarks.resident import cpu_s
 from examples.digits import build_plan
 from protocol.tail import tail_length
 from protocol.terms import RunTerms
@@ -168,22 +168,36 @@ def _figures(case: Case, terms: RunTerms, done: list[list[dict[str, Any]]], logg
     }
 
 
+def lines(figures: dict[str, Any]) -> Iterator[str]:
+    """One per case, for people."""
+    for name, found in figures.items():
+        stages = ", ".join(f"{stage} {found['seconds'][stage]['median']:.3f}" for stage in STAGES)
+        whole, processor = found["seconds_from_log_to_log"], found["processor_seconds_per_round"]
+        low, high = whole["spread"]
+        yield (
+            f"{name}: {whole['median']:.3f} s a round ({low:.3f} to {high:.3f}); processor {processor['node']:.3f} s "
+            f"per node, {processor['signaling']:.3f} s signaling; slowest peer: {stages}; sent "
+            f"{found['sent_over_packed']['median']:.3f} x packed (most {found['most_sent_over_packed']:.3f}); "
+            f"{found['retried_attempts']} retried, {found['rounds_with_dropouts']} with dropouts"
+        )
+
+
 def main() -> None:
     """Print one JSON object, or a line per case."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--peers", default="3,5,10")
+    parser = options_of(__doc__)
+    parser.add_argument("--peers", default="3,5,10", help="default: %(default)s")
     parser.add_argument("--parameters", default="small,1m", help="of: " + ", ".join(CASES))
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--cohorts", type=int, default=1, help="cohorts of a round; divides the peers")
+    parser.add_argument("--rounds", type=at_least(2), default=12, help="the first one included; default: %(default)s")
+    parser.add_argument("--cohorts", type=at_least(1), default=1, help="cohorts of a round; divides the peers")
     options = parser.parse_args()
-    figures = {}
+    figures: dict[str, Any] = {}
     for name in options.parameters.split(","):
         case = CASES[name]()
         for peers in (int(item) for item in options.peers.split(",")):
-            found = figures[f"{name}_n{peers}"] = run(measure(case, peers, options.rounds, options.cohorts))
+            found = {f"{name}_n{peers}": run(measure(case, peers, options.rounds, options.cohorts))}
+            figures |= found
             if not options.json:
-                print(_line(f"{name}, n={peers}", found), flush=True)
+                print(*lines(found), flush=True)
     settings = {
         "rounds": options.rounds,
         "cohorts": options.cohorts,
@@ -192,19 +206,7 @@ def main() -> None:
         "threads_per_node": 1,
     }
     if options.json:
-        print(json.dumps({"name": "rounds", "machine": machine(), "settings": settings, "figures": figures}))
-
-
-def _line(name: str, found: dict[str, Any]) -> str:
-    stages = ", ".join(f"{stage} {found['seconds'][stage]['median']:.3f}" for stage in STAGES)
-    whole, processor = found["seconds_from_log_to_log"], found["processor_seconds_per_round"]
-    return (
-        f"{name}: {whole['median']:.3f} s a round ({whole['spread'][0]:.3f} to {whole['spread'][1]:.3f}); processor "
-        f"{processor['node']:.3f} s per node, {processor['signaling']:.3f} s signaling; slowest peer: {stages}; "
-        f"sent {found['sent_over_packed']['median']:.3f} x packed (most {found['most_sent_over_packed']:.3f}); "
-        f"{found['retried_attempts']} retried, "
-        f"{found['rounds_with_dropouts']} with dropouts"
-    )
+        print_report("rounds", settings=settings, figures=figures, as_json=True)
 
 
 if __name__ == "__main__":

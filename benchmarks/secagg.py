@@ -1,4 +1,4 @@
-"""What a round of p2psa/1 costs a peer: `python -m benchmarks.secagg [--json] [--large] [--repeats N]`.
+"""What a round of p2psa/1 costs a peer: `python -m benchmarks.secagg [--json] [--large | --only N D] [--repeats N]`.
 
 Real machines and real cryptography, all peers in one process over an in-memory wire, one thread. CPU is the process's
 time divided by the peers that take part (half of a dropout's share counts), with everything a peer does: keys,
@@ -8,19 +8,18 @@ are those a peer hands to its links (without DTLS and SCTP), mean over peers.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import os
 import time
 import tracemalloc
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.measure import machine, summary
+from benchmarks.measure import at_least, options_of, print_report, summary
 from protocol.identity import Identity
 from protocol.round.actions import Completed, Failed, Revealed, Send, Work
 from protocol.round.jobs import LocalUpdate, tail_bytes
@@ -178,7 +177,7 @@ class Cohort:
                         self.last = action
 
 
-def measure(case: Case, repeats: int) -> dict[str, object]:
+def measure(case: Case, repeats: int) -> dict[str, Any]:
     """CPU milliseconds and megabytes per peer of one case."""
     cpu, megabytes = [], []
     for repeat in range(repeats + 1):
@@ -189,7 +188,7 @@ def measure(case: Case, repeats: int) -> dict[str, object]:
         if repeat:  # the first run warms caches and the allocator
             cpu.append(1000 * spent / (case.n - case.dropouts / 2))
             megabytes.append(sum(cohort.bytes) / case.n / 1e6)
-    found: dict[str, object] = {
+    found: dict[str, Any] = {
         "n": case.n,
         "d": case.elements,
         "ring_bits": case.ring_bits,
@@ -203,7 +202,7 @@ def measure(case: Case, repeats: int) -> dict[str, object]:
     return found
 
 
-def peak_memory(case: Case) -> dict[str, object]:
+def peak_memory(case: Case) -> dict[str, Any]:
     """Peak bytes of all peers together (tracemalloc), per peer and relative to one float32 vector.
 
     All peers share the wire here, so this is above what one process of one peer needs.
@@ -244,15 +243,17 @@ def table(*, large: bool) -> list[Case]:
 
 def main() -> int:
     """Run, print; 1 where a target is missed."""
-    parser = argparse.ArgumentParser(description="CPU and bytes per peer of a p2psa/1 round")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument(
-        "--large", action="store_true", help="also 10 peers with 10 million elements (2 GB of memory)"
+    parser = options_of(__doc__)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--large", action="store_true", help="also 10 peers with 10 million elements (2 GB of memory)")
+    which.add_argument(
+        "--only",
+        nargs=2,
+        type=at_least(3),
+        metavar=("N", "D"),
+        help="one cohort size and vector length, with dropouts",
     )
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--only", nargs=2, type=int, metavar=("N", "D"), help="one cohort size and vector length, with dropouts"
-    )
+    parser.add_argument("--repeats", type=at_least(1), default=3, help="default: %(default)s")
     options = parser.parse_args()
     chosen = cases(*options.only) if options.only else table(large=options.large)
     rows = []
@@ -261,17 +262,19 @@ def main() -> int:
         rows.append(row)
         if not options.json:
             print(line(row), flush=True)
-    memory = peak_memory(Case(10, 1_000_000))
+    memory = peak_memory(Case(*(options.only or (10, 1_000_000))))
     if options.json:
-        print(json.dumps({"benchmark": "secagg", "machine": machine(), "rows": rows, "memory": memory}, indent=1))
+        settings = {"repeats": options.repeats, "threads": 1, "value_bits": 16}
+        print_report("secagg", settings=settings, figures={"rounds": rows, "memory": memory}, as_json=True)
     else:
-        print(f"peak memory: {memory['float_vectors']} float vectors per peer (n=10, d=1M, wire included)")
+        shown = f"n={memory['n']} d={memory['d']}, wire included"
+        print(f"peak memory: {memory['float_vectors']} float vectors per peer ({shown})")
     return int(any(missed(row) for row in rows))
 
 
-def line(row: dict[str, object]) -> str:
+def line(row: dict[str, Any]) -> str:
     """One row for people."""
-    cpu, megabytes = row["cpu_ms"]["median"], row["megabytes"]["median"]  # type: ignore[index]  # built above
+    cpu, megabytes = row["cpu_ms"]["median"], row["megabytes"]["median"]
     target = f"  target {row['target']}" if row.get("target") else ""
     lost = f"{row['dropouts']} lost {row['when']}" if row["dropouts"] else "nobody lost"
     return (
@@ -279,12 +282,9 @@ def line(row: dict[str, object]) -> str:
     )
 
 
-def missed(row: dict[str, object]) -> bool:
+def missed(row: dict[str, Any]) -> bool:
     """Whether a median is above its target."""
-    target = row.get("target")
-    if not isinstance(target, dict):
-        return False
-    return any(row[name]["median"] > bound for name, bound in target.items())  # type: ignore[index]  # built above
+    return any(row[name]["median"] > bound for name, bound in (row.get("target") or {}).items())
 
 
 if __name__ == "__main__":

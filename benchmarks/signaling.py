@@ -1,27 +1,25 @@
 """The signaling server as its own process: idle connections, relay rate and latency, and the turn of a round.
 
-python -m benchmarks.signaling --json [--connections 1000]
+`python -m benchmarks.signaling [--json] [--connections N] [--messages N] [--rounds N] [--trips N] [--idle-s S]`
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
-import json
-import os
 import resource
 import secrets
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from typing import Any, Self, TypeVar
 
 import structlog
 
-from benchmarks.measure import machine, summary
-from benchmarks.resident import memory
+from benchmarks.measure import at_least, options_of, print_report, summary
+from benchmarks.resident import cpu_s, memory
 from protocol.encoding import Hex64, decode_json, digest_of
 from protocol.envelope import PLAN_TYPE, RUN_TYPE, Envelope, seal_envelope
 from protocol.identity import Identity
@@ -31,7 +29,7 @@ from protocol.signaling import MemberSignature, Relayed, RoundStart, sign_result
 from protocol.terms import LocalTraining, RunTerms, encode_terms
 from python_node.loop import run
 from python_node.signaling_blobs import publish
-from python_node.signaling_handshake import Dial, dial
+from python_node.signaling_handshake import Dial, Opened, dial
 from python_node.signaling_link import SignalingSession
 
 GRAPH = b"a graph"
@@ -41,45 +39,39 @@ structlog.configure(
     wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
     logger_factory=structlog.PrintLoggerFactory(sys.stderr),
 )
-signaling.run(signaling.SignalingConfig(
-    folder=pathlib.Path(sys.argv[1]), port=int(sys.argv[2]),
+config = signaling.SignalingConfig(
+    folder=pathlib.Path(sys.argv[1]), port=0,
     limits=signaling.Limits(messages_per_s=1e6, message_burst=1_000_000, connections_per_address=100_000),
     timing=signaling.Timing(gather_s=0.2, heartbeat_s=15),
-))
+)
+signaling.run(config, on_listening=lambda server: print(server.url, flush=True))
 """
+
+_Event = TypeVar("_Event")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How much of each is measured."""
+
+    connections: int
+    messages: int
+    rounds: int
+    trips: int
+    idle_s: int
 
 
 def fields() -> tuple[DataField, ...]:
     return (DataField(name="x", dtype="float32", shape=(4,)),)
 
 
-def cpu_s(pid: int) -> float:
-    parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(parts[11]) + int(parts[12])) / os.sysconf("SC_CLK_TCK")
-
-
-async def reachable(url: str) -> None:
-    """Wait until the server's process listens."""
-    give_up = time.monotonic() + 20
-    while True:
-        try:
-            opened = await dial(Dial(url=url), Identity(secrets.token_bytes(32)))
-        except Exception:
-            if time.monotonic() > give_up:
-                raise
-            await asyncio.sleep(0.05)
-        else:
-            await opened.socket.close()
-            return
-
-
-async def idle(url: str, pid: int, count: int) -> dict[str, object]:
+async def idle(url: str, pid: int, count: int, window_s: int) -> dict[str, Any]:
     """Connect `count` peers at most 50 at a time, then watch the server do nothing."""
     before_mib, before_s = memory(pid, "VmRSS") / 1024**2, cpu_s(pid)
     began = time.perf_counter()
     gate = asyncio.Semaphore(50)
 
-    async def one():
+    async def one() -> Opened:
         async with gate:
             where = Dial(url=url, heartbeat_s=60, heartbeat_timeout_s=60, open_timeout_s=60)
             return await dial(where, Identity(secrets.token_bytes(32)))
@@ -88,7 +80,7 @@ async def idle(url: str, pid: int, count: int) -> dict[str, object]:
     took_s = time.perf_counter() - began
     connect_cpu_s = cpu_s(pid) - before_s
     after_mib = memory(pid, "VmRSS") / 1024**2
-    idle_from_s, window_s = cpu_s(pid), 20.0
+    idle_from_s = cpu_s(pid)
     await asyncio.sleep(window_s)  # the thing measured is doing nothing for this long
     idle_cpu_s = cpu_s(pid) - idle_from_s
     await asyncio.gather(*(item.socket.close() for item in opened))
@@ -109,7 +101,7 @@ class Cohort:
         self.url, self.count, self.rounds = url, count, rounds
         self.sessions: list[SignalingSession] = []
 
-    async def __aenter__(self):
+    async def __aenter__(self) -> Self:
         author = Identity(secrets.token_bytes(32))
         owner = await SignalingSession.connect(self.url, author)
         self.owner = owner
@@ -131,7 +123,7 @@ class Cohort:
             self.sessions.append(session)
         return self
 
-    async def __aexit__(self, *_):
+    async def __aexit__(self, *_: object) -> None:
         for session in [*self.sessions, self.owner]:
             await session.close()
 
@@ -151,21 +143,21 @@ class Cohort:
         return decode_json(data, Envelope, what="envelope", max_bytes=1 << 20)
 
 
-async def next_of(session: SignalingSession, kind):
+async def next_of(session: SignalingSession, kind: type[_Event]) -> _Event:
     async for event in session.events():
         if isinstance(event, kind):
             return event
     raise RuntimeError("the session ended")
 
 
-async def relays(url: str, pid: int, messages: int, size: int) -> dict[str, object]:
+async def relays(url: str, pid: int, messages: int, size: int, round_trips: int) -> dict[str, Any]:
     """One member sends to another, with at most 64 underway; then one message at a time, there and back."""
     async with Cohort(url, 3, 1) as cohort:
         start = await next_of(cohort.sessions[0], RoundStart)
         a, b = cohort.sessions[:2]
         payload, underway = secrets.token_bytes(size), asyncio.Semaphore(64)
 
-        async def receive():
+        async def receive() -> None:
             left = messages
             async for event in b.events():
                 if isinstance(event, Relayed):
@@ -182,7 +174,7 @@ async def relays(url: str, pid: int, messages: int, size: int) -> dict[str, obje
         await receiver
         took_s, cpu = time.perf_counter() - began, cpu_s(pid) - cpu
         trips = []
-        for _ in range(300):
+        for _ in range(round_trips):
             at = time.perf_counter()
             a.relay(b.peer_id, start.round_id, "sealed", payload)
             await next_of(b, Relayed)
@@ -197,12 +189,12 @@ async def relays(url: str, pid: int, messages: int, size: int) -> dict[str, obje
         }
 
 
-async def turns(url: str, count: int, rounds: int) -> dict[str, object]:
+async def turns(url: str, count: int, rounds: int) -> dict[str, Any]:
     """Members report as soon as a round starts: what is left is the signaling server's share of a round."""
     async with Cohort(url, count, rounds) as cohort:
         starts: list[float] = []
 
-        async def member(session: SignalingSession, who: Identity):
+        async def member(session: SignalingSession, who: Identity) -> None:
             done = 0
             async for event in session.events():
                 if isinstance(event, RoundStart):
@@ -229,38 +221,51 @@ async def report(session: SignalingSession, who: Identity, start: RoundStart) ->
     )  # fmt: skip
 
 
-async def measure(connections: int) -> dict[str, object]:
+async def measure(url: str, pid: int, counts: Counts) -> dict[str, Any]:
+    return {
+        # first: later on, freed memory would be reused
+        "idle": await idle(url, pid, counts.connections, counts.idle_s),
+        "turn_of_5": await turns(url, 5, counts.rounds),
+        "relay_1k": await relays(url, pid, counts.messages, 1024, counts.trips),
+        "relay_16k": await relays(url, pid, -(-counts.messages // 4), 16 << 10, counts.trips),
+    }
+
+
+def beside_a_server(counts: Counts) -> dict[str, Any]:
+    """Start the server's process, measure, and stop it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * connections + 200
+    wanted = 2 * counts.connections + 200
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, wanted)), hard))
     with tempfile.TemporaryDirectory() as folder:
-        port = 20_000 + os.getpid() % 20_000
-        url = f"ws://127.0.0.1:{port}"
-        process = subprocess.Popen([sys.executable, "-c", SERVER, folder, str(port)])  # noqa: ASYNC220 (once, at the start)
-        try:
-            await reachable(url)
-            figures = {
-                "idle": await idle(url, process.pid, connections),  # first: later on, freed memory would be reused
-                "turn_of_5": await turns(url, 5, 50),
-                "relay_1k": await relays(url, process.pid, 20_000, 1024),
-                "relay_16k": await relays(url, process.pid, 5_000, 16 << 10),
-            }
-        finally:
-            process.terminate()
-            process.wait(10)
-    return figures
+        command = [sys.executable, "-c", SERVER, folder]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                url = process.stdout.readline().strip()
+                if not url:
+                    raise RuntimeError(f"the server ended at its start with status {process.wait()}")
+                return run(measure(url, process.pid, counts))
+            finally:
+                process.terminate()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.add_argument("--connections", type=int, default=1000)
+    parser = options_of(__doc__)
+    parser.add_argument("--connections", type=at_least(1), default=1000, help="idle ones; default: %(default)s")
+    parser.add_argument(
+        "--messages", type=at_least(1), default=20_000, help="of 1 KiB, a quarter as many of 16; default: %(default)s"
+    )
+    parser.add_argument("--rounds", type=at_least(2), default=50, help="that are turned; default: %(default)s")
+    parser.add_argument("--trips", type=at_least(1), default=300, help="there and back; default: %(default)s")
+    parser.add_argument(
+        "--idle-s", type=at_least(1), default=20, help="seconds the server is watched idle; default: %(default)s"
+    )
     options = parser.parse_args()
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    figures = run(measure(options.connections))
-    settings = {"connections": options.connections, "server": "own process, loopback, no TLS, SQLite FULL"}
-    result = {"name": "signaling", "machine": machine(), "settings": settings, "figures": figures}
-    print(json.dumps(result, indent=None if options.json else 2))
+    counts = Counts(**{name: getattr(options, name) for name in Counts.__dataclass_fields__})
+    figures = beside_a_server(counts)
+    settings = asdict(counts) | {"server": "own process, loopback, no TLS, SQLite FULL"}
+    print_report("signaling", settings=settings, figures=figures, as_json=options.json)
 
 
 if __name__ == "__main__":

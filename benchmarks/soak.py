@@ -1,25 +1,24 @@
 """Nodes killed at random moments: does the run finish, do all end with one model, does anything hang?
 
-`python -m benchmarks.soak --json [--peers 10] [--rounds 30] [--every 3] [--seed 0]`
+`python -m benchmarks.soak [--json] [--peers 10] [--rounds 30] [--every 3] [--calm 10] [--seed 0]`
 
 Of the first 30 rounds, in every third one a node gets SIGKILL a random time after the round began (so at a random
-stage) and is started again one to two rounds later on the state it left. At the end every node must hold the logged
-model, and every logged round must bind to the one before and carry a quorum's signatures.
+stage) and is started again one to two rounds later on the state it left; then come ten rounds in which nobody is
+killed, so that all can be there again at the end. Then every node must hold the logged model, and every logged round
+must bind to the one before and carry a quorum's signatures.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
-import json
 import random
 import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.deployment import Deployment
-from benchmarks.measure import machine, summary
+from benchmarks.measure import at_least, options_of, print_report, summary
 from benchmarks.rounds import small
 from protocol.signaling import LogEntry, RoundLogged, RoundOpened
 from protocol.terms import Deadlines, RunTerms
@@ -32,8 +31,6 @@ DEADLINES = Deadlines(
     unmask_ms=3_000, sum_ms=5_000,
 )  # fmt: skip
 ABSENCE_S = 5.0
-CALM_ROUNDS = 10
-"""Rounds after the soak in which nobody is killed, so that all can be there again at the end."""
 EPOCHS = 300
 """So that a round lasts about as long as it takes to start a node: else a run is over before anybody is back."""
 
@@ -106,11 +103,11 @@ class Reaper:
         self._tasks.add(task)
 
 
-async def measure(peers: int, rounds: int, every: int, seed: int) -> dict[str, Any]:
+async def measure(peers: int, rounds: int, every: int, calm: int, seed: int) -> dict[str, Any]:
     """One run with kills; raises where anything of what the module promises does not hold."""
     case = small()
     terms = make_terms(
-        case.plan, rounds=rounds + CALM_ROUNDS, epochs=EPOCHS, cohort_size=peers, min_cohort=max(3, peers - 2),
+        case.plan, rounds=rounds + calm, epochs=EPOCHS, cohort_size=peers, min_cohort=max(3, peers - 2),
         min_survivors=3, max_examples=case.examples, clip=0.5, retries=20, deadlines=DEADLINES,
     )  # fmt: skip
     began = time.monotonic()
@@ -178,21 +175,25 @@ async def _check(world: Deployment, run_id: str, initial: str, log: list[LogEntr
 
 def main() -> None:
     """Print one JSON object; a broken promise is a traceback and exit status 1."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--peers", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--every", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    figures = run(measure(options.peers, options.rounds, options.every, options.seed))
-    settings = {"rounds": options.rounds, "kill_every": options.every, "seed": options.seed}
-    print(
-        json.dumps(
-            {"name": "soak", "machine": machine(), "settings": settings, "figures": figures},
-            indent=None if options.json else 2,
-        )
+    parser = options_of(__doc__)
+    parser.add_argument(
+        "--peers", type=at_least(5), default=10, help="5 or more, so that some remain; default: %(default)s"
     )
+    parser.add_argument("--rounds", type=at_least(1), default=30, help="with kills; default: %(default)s")
+    parser.add_argument("--every", type=at_least(1), default=3, help="rounds from kill to kill; default: %(default)s")
+    parser.add_argument(
+        "--calm", type=at_least(3), default=10, help="rounds without kills at the end; default: %(default)s"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="who is killed and when; default: %(default)s")
+    options = parser.parse_args()
+    figures = run(measure(options.peers, options.rounds, options.every, options.calm, options.seed))
+    settings = {
+        "rounds": options.rounds,
+        "calm_rounds": options.calm,
+        "kill_every": options.every,
+        "seed": options.seed,
+    }
+    print_report("soak", settings=settings, figures=figures, as_json=options.json)
 
 
 if __name__ == "__main__":
