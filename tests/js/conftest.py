@@ -15,16 +15,22 @@ PACKAGE = Path(__file__).resolve().parents[2] / "mobile_stubs" / "js"
 
 
 @pytest.fixture(scope="session")
-def package() -> Path:
-    """The package's folder with a fresh `dist`."""
+def installed() -> Path:
+    """The package's folder, where Node.js and its packages are there."""
     if shutil.which("node") is None or not (PACKAGE / "node_modules" / "typescript").is_dir():
         reason = f"needs Node.js 20 and `npm ci` in mobile_stubs/{PACKAGE.name} (make js)"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
-    done = subprocess.run(["node", "build.mjs"], cwd=PACKAGE, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
     return PACKAGE
+
+
+@pytest.fixture(scope="session")
+def package(installed: Path) -> Path:
+    """The same folder with a fresh `dist`."""
+    done = subprocess.run(["node", "build.mjs"], cwd=installed, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return installed
 
 
 @pytest.fixture(scope="session")

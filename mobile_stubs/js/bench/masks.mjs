@@ -1,4 +1,7 @@
-/** Times what a peer does in a round beside training: masks, quantising, summing. Medians of five, in milliseconds. */
+/**
+ * Times what a peer does in a round beside training: masks, quantising, summing. Medians of five, in milliseconds. Arguments
+ * are lengths of the vector; by default one million and ten.
+ */
 
 import { randomBytes } from "../dist/protocol/crypto.js";
 import { maskUpdate, unmaskSum } from "../dist/secagg/masking.js";
@@ -19,7 +22,8 @@ async function median(work) {
   return times.sort((a, b) => a - b)[2].toFixed(1);
 }
 
-for (const length of [1_000_000, 10_000_000]) {
+const lengths = process.argv.length > 2 ? process.argv.slice(2).map(Number) : [1_000_000, 10_000_000];
+for (const length of lengths) {
   const plan = new ChunkPlan(length, Array.from({ length: PEERS }, (_, i) => i), 1);
   const bounds = Array.from({ length: plan.count }, (_, chunk) => plan.bounds(chunk));
   const keys = Array.from({ length: PEERS }, (_, i) => ({ key: randomBytes(32), add: i % 2 === 0 }));
