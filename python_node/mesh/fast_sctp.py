@@ -8,7 +8,8 @@ resets, timeouts) and take over the common path alone: data that arrives in orde
 - Data is acknowledged every second packet (every fourth for a sender that marks the packets it waits for, RFC 7053),
   after 20 ms, or inside the next packet that carries data the other way (RFC 9260 §6.2, §6.10).
 - Without loss up to 32 packets leave in one burst, and the window starts at ten (RFC 6928).
-- The retransmission timer's deadline moves; the timer is not made anew.
+- The retransmission timer's deadline moves; the timer is not made anew. Its time doubles when it is over (§6.3.3),
+  which the library leaves out.
 
 aiortc's own coroutines never suspend after the DTLS handshake, since sending a datagram does not wait: `_run_now`
 runs them to their end in place. If a version is not a known one, or the setting is off, the library's classes serve.
@@ -69,6 +70,8 @@ _RTO_FIRST_S: Final = 1.0
 """Retransmission timeout before anything was measured (RFC 9260 §16; the library takes 3 s)."""
 _RTO_MIN_S: Final = 0.3
 """Never less than this; the library takes 1 s, TCP 0.2 s. Acknowledgements are late by 20 ms at most."""
+_RTO_DOUBLED_S: Final = 2.0
+"""Doubling ends here: a path that was away for some seconds is tried again before its link is dead (ADR 8)."""
 
 _COMMON: Final = struct.Struct("!HHL")
 _CHECKSUM: Final = struct.Struct("<L")
@@ -144,6 +147,8 @@ class _OutgoingChunk(DataChunk):
 class FastDtlsTransport(RTCDtlsTransport):
     """DTLS whose datagrams do not pass through a queue once the session is up."""
 
+    _stopped = False
+
     async def start(self, remoteParameters: RTCDtlsParameters) -> None:  # noqa: N803 (the library's name)
         """Make the session as the library does, then take datagrams straight from the sockets."""
         await super().start(remoteParameters)
@@ -155,15 +160,19 @@ class FastDtlsTransport(RTCDtlsTransport):
         for protocol in ice._protocols:
             protocol.datagram_received = _direct(protocol, self._datagram)
 
-    def send_now(self, data: bytes) -> None:
-        """Encrypt and send one SCTP packet.
+    async def stop(self) -> None:
+        """End the session as the library does, and send nothing from now on: its state says so some steps later."""
+        self._stopped = True
+        await super().stop()
 
-        Raises:
-            ConnectionError: the session or the path is gone.
+    def send_now(self, data: bytes) -> None:
+        """Encrypt and send one SCTP packet; where the session or the path is gone, it is lost as any packet may be.
+
+        The session's state tells of its end, once. Timers and tasks of the library still send until that was handled.
         """
-        pair = self._ice._nominated.get(1) if self._state is State.CONNECTED else None
+        pair = self._ice._nominated.get(1) if self._state is State.CONNECTED and not self._stopped else None
         if pair is None:
-            raise ConnectionError("Cannot send encrypted data, not connected")
+            return
         ssl: Any = self._ssl
         ssl.send(data)
         pair.protocol.transport.sendto(ssl.bio_read(1500), pair.remote_addr)
@@ -194,13 +203,10 @@ class FastDtlsTransport(RTCDtlsTransport):
         receiver = self._data_receiver
         if receiver is None:
             return
-        try:
-            if isinstance(receiver, FastSctpTransport):
-                receiver.handle_packet(plain)
-            else:
-                _run_now(receiver._handle_data(plain))
-        except ConnectionError:
-            self._ice._queue.put_nowait(None)
+        if isinstance(receiver, FastSctpTransport):
+            receiver.handle_packet(plain)
+        else:
+            _run_now(receiver._handle_data(plain))
 
 
 def _direct(protocol: Any, deliver: Any) -> Any:
@@ -370,11 +376,7 @@ class FastSctpTransport(RTCSctpTransport):
             raise ValueError(f"cannot send {len(data)} bytes, the other side accepts {limit}")
         channel._addBufferedAmount(len(data))
         self._data_channel_queue.append((channel, WEBRTC_BINARY, data))
-        try:
-            self._flush_now()
-        except ConnectionError:
-            # The session ended: the connection reports that on its own, as with the library's send.
-            return
+        self._flush_now()
 
     async def _data_channel_flush(self) -> None:
         self._flush_now()
@@ -473,10 +475,7 @@ class FastSctpTransport(RTCSctpTransport):
     def _sack_due(self) -> None:
         self._sack_timer = None
         if self._unacknowledged and self._association_state is self.State.ESTABLISHED:
-            try:
-                _run_now(self._send_sack())
-            except ConnectionError:
-                return  # The session ended meanwhile; the connection reports it.
+            _run_now(self._send_sack())
 
     # timers
 
@@ -518,6 +517,9 @@ class FastSctpTransport(RTCSctpTransport):
             self._t3_handle = self._t3_timer
             return
         self._may_retransmit = True
+        self._rto = max(
+            self._rto, min(2 * self._rto, _RTO_DOUBLED_S)
+        )  # RFC 9260 §6.3.3 E2; until the next measurement
         self._t3_expired()
 
 

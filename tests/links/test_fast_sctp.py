@@ -1,6 +1,7 @@
 """The faster transports against loss, reordering, duplicates, the library's own transports, and hostile packets."""
 
 import asyncio
+import gc
 import os
 import random
 import struct
@@ -247,3 +248,53 @@ async def test_the_setting_decides_which_transport_a_link_uses(network):
     network.meshes[b].send(a, MessageKind.BULK, data)
     await network.until(lambda: len(network.messages) == 2)
     assert [m[3] for m in network.messages] == [data, data]
+
+
+async def dtls_alone(rtc):
+    await rtc._channel.transport.transport.stop()
+
+
+async def sockets_alone(rtc):
+    await rtc._channel.transport.transport.transport._connection.close()
+
+
+async def all_of_it(rtc):
+    await rtc._pc.close()
+
+
+@pytest.mark.parametrize(
+    ("side", "end"),
+    [
+        ("sender", all_of_it),
+        ("sender", dtls_alone),
+        ("sender", sockets_alone),
+        ("receiver", all_of_it),
+        ("receiver", dtls_alone),
+    ],
+)
+async def test_a_link_that_closes_during_a_send_ends_once_and_nothing_else_is_reported(network, side, end):
+    """Retransmissions are under way, and more is sent at every step of the way down."""
+    a, b = await two(network, FAST, FAST)
+    reported = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, report: reported.append(report))
+    spoil(network, a, b, drop=1.0, repeat=0, delay=0)
+    mesh = network.meshes[a]
+    rtc = network.link(*((a, b) if side == "sender" else (b, a)))._rtc
+    sctp = sctp_of(network, a, b)
+    mesh.send(b, MessageKind.BULK, bytes(1 << 20))
+    sctp._t3_deadline = loop.time()
+    sctp._t3_fired()
+    closing = asyncio.ensure_future(end(rtc))
+    async with asyncio.timeout(60):
+        while mesh.linked:
+            mesh.send(b, MessageKind.CONTROL, b"still there")
+            await asyncio.sleep(0)
+    sctp._t3_deadline, sctp._t3_handle = loop.time(), True
+    sctp._t3_fired()
+    await closing
+    ends = [link for link in network.links if link[0] == a and not link[2]]
+    assert len(ends) == 1
+    gc.collect()
+    await asyncio.sleep(0)
+    assert reported == []
