@@ -89,7 +89,7 @@ async def test_a_node_refuses_such_a_plan_from_a_signaling_server_that_lies(worl
 
     assert refused.fields["reason"]
     assert not host.diary.of("accepted")
-    assert host.node._memberships == {}
+    assert host.node._runs == {}
 
 
 def with_operator(plan, operator: str) -> SignedPlan:
@@ -233,7 +233,7 @@ async def test_a_message_too_large_ends_that_link_with_a_reason_and_the_run_goes
         real(peer, up, reason)
 
     board.mesh._context.on_link = on_link
-    limit = hosts[1].node._memberships[run].bulk_limit
+    limit = hosts[1].node._runs[run].membership.bulk_limit
 
     hosts[0].mesh.send(hosts[1].peer, MessageKind.BULK, bytes(limit + 1))
 

@@ -48,7 +48,7 @@ async def test_an_attempt_that_fails_while_signaling_is_away_is_tried_again(worl
 
     await world.stop_signaling()
     for host in hosts:
-        host.node._memberships[run].attempt.abort("the test ends it")
+        host.node._runs[run].membership.attempt.abort("the test ends it")
     await asyncio.gather(*(host.diary.until("round_failed", round=2) for host in hosts))
     gate.open()
     await world.start_signaling()
@@ -70,7 +70,7 @@ async def test_a_node_whose_disk_is_full_ends_with_the_reason_and_the_others_go_
         raise StateError("state database /home/alice/node.db: database or disk is full")
 
     # the attempt under way and every one to come
-    full.node._memberships[run].attempt._record = record
+    full.node._runs[run].membership.attempt._record = record
     full.state.record = record
     gate.open()
 

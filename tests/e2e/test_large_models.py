@@ -21,4 +21,4 @@ async def test_of_a_large_model_only_the_last_round_stays_in_memory(world, plan,
         await host.diary.until("round_completed", round=3)
     assert len({host.model(run)[:2] for host in hosts}) == 1
     for host in hosts:
-        assert len(host.node._memberships[run].attempts()) == kept
+        assert len(host.node._runs[run].membership.attempts()) == kept

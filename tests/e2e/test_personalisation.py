@@ -74,7 +74,7 @@ async def completed(author, run, hosts):
 
 
 def membership_of(host, run):
-    return host.node._memberships[run]
+    return host.node._runs[run].membership
 
 
 def accuracy(plan, host, run, number):

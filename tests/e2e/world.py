@@ -114,7 +114,7 @@ class Host:
 
     def model(self, run: str):
         """The model this node holds: (round, digest, bytes)."""
-        membership = self.node._memberships[run]
+        membership = self.node._runs[run].membership
         return membership.round, membership.digest, membership.model.tobytes()
 
     async def close(self) -> None:

@@ -63,7 +63,7 @@ class Leaders:
     def listen(self, event: NodeEvent) -> None:
         if event.kind != "round_completed" or self.host is None:
             return
-        attempt = self.host.node._memberships[event.fields["run"]].attempt
+        attempt = self.host.node._runs[event.fields["run"]].membership.attempt
         assert attempt is not None
         views = attempt._machine._views
         self.by_round[event.fields["round"]] = (attempt.parameters.cohort[views.leader], views.view)

@@ -188,7 +188,7 @@ async def test_node_remembers_its_group_of_every_attempt_of_the_round(world, pla
         round_id = compute_cohort_round_id(run, 1, attempt, start.place)
         host.node._handle(msgspec.structs.replace(start, run=run, round_id=round_id, model_digest=host.model(run)[1]))
         await host.diary.until("round_started", run=run, attempt=attempt)
-    membership = host.node._memberships[run]
+    membership = host.node._runs[run].membership
 
     def entry(attempt, delegates):
         return LogEntry(
@@ -239,7 +239,7 @@ async def test_group_that_was_given_up_is_given_up_again_when_signaling_forgot(w
     )
     host.node._handle(start)
     await host.diary.until("round_started", run=run)
-    host.node._memberships[run].abort(start.round_id, "the test ends it")
+    host.node._runs[run].membership.abort(start.round_id, "the test ends it")
     async with asyncio.timeout(120):
         first = await reported.get()
         assert first == (run, place, "the test ends it")

@@ -5,12 +5,13 @@ import pytest
 
 from protocol.envelope import RUN_TYPE, seal_envelope
 from protocol.identity import Identity
-from protocol.signaling import Member, Offer, RoundStart, RunChanged, compute_round_id
+from protocol.signaling import LogEntry, Member, Offer, RoundLogged, RoundStart, RunChanged, compute_round_id
 from protocol.terms import encode_terms
 from python_node import early_messages
 from python_node import node as node_module
+from python_node import participation as participation_module
 from tests.e2e.test_bad_input import as_envelope
-from tests.e2e.world import finished, terms
+from tests.e2e.world import DEADLINES, finished, terms
 
 STRANGERS = sorted(Identity(bytes([number]) * 32).peer_id for number in range(1, 4))
 
@@ -33,6 +34,26 @@ def start(host, run, *, members=None, number=1, attempt=1, model=None):
         round_id=compute_round_id(run, number, attempt),
         model_digest=model or host.model(run)[1],
         members=tuple(Member(peer=peer) for peer in named),
+    )
+
+
+def logged(host, run, *, number):
+    named = start(host, run, number=number)
+    return RoundLogged(
+        entry=LogEntry(
+            run=run,
+            round=number,
+            attempt=1,
+            round_id=named.round_id,
+            cohort=tuple(member.peer for member in named.members),
+            survivors=(0, 1, 2),
+            previous_digest="11" * 32,
+            model_digest="22" * 32,
+            metrics=b"",
+            signatures=(),
+            seconds=0.1,
+            logged_at=0.0,
+        )
     )
 
 
@@ -75,7 +96,7 @@ async def test_signaling_cannot_have_an_earlier_round_trained_again(world, plan)
     assert (await finished(author, run)).state == "finished"
     host = hosts[0]
     await host.diary.until("round_completed", round=3)
-    membership = host.node._memberships[run]
+    membership = host.node._runs[run].membership
 
     held = host.state.load_checkpoint(run, 1)
     assert held is not None
@@ -86,11 +107,25 @@ async def test_signaling_cannot_have_an_earlier_round_trained_again(world, plan)
     assert "goes back to round 2, this node finished 3" in refused.fields["reason"]
 
 
+async def test_an_attempt_that_the_others_left_behind_is_not_waited_for(world, plan):
+    """As after a sleep: without the word of the log it would take the stages' deadlines, and nobody else is left."""
+    deadlines = msgspec.structs.replace(DEADLINES, link_ms=600_000)
+    host, run, _ = await joined(world, plan, deadlines=deadlines)
+    host.node._handle(start(host, run))
+    await host.diary.until("round_started", run=run)
+
+    host.node._handle(logged(host, run, number=1))  # this very round may still end here
+    assert host.node._runs[run].membership.at_work
+    host.node._handle(logged(host, run, number=2))
+
+    assert "a later round was logged" in (await host.diary.until("round_failed", run=run)).fields["reason"]
+
+
 async def test_rounds_named_while_one_is_under_way_take_bounded_memory(world, plan):
     host, run, _ = await joined(world, plan)
     for attempt in range(1, 200):
         host.node._handle(start(host, run, attempt=attempt))
-    assert host.node._starts[run].qsize() <= node_module._WAITING_STARTS
+    assert host.node._runs[run]._starts.qsize() <= participation_module._WAITING_STARTS
 
 
 async def test_offers_by_the_thousand_are_not_looked_at_together(world, plan):
@@ -120,7 +155,7 @@ async def test_a_node_accepts_a_bounded_number_of_runs(world, plan, monkeypatch)
     refused = await host.diary.until("offer_refused", run=second)
 
     assert "takes part in 1 runs already" in refused.fields["reason"]
-    assert list(host.node._memberships) == [first]
+    assert list(host.node._runs) == [first]
 
 
 async def test_runs_that_are_over_are_let_go(world, plan, monkeypatch):
@@ -132,7 +167,7 @@ async def test_runs_that_are_over_are_let_go(world, plan, monkeypatch):
     second = (await world.publish(author, plan)).run
     await host.diary.until("accepted", run=second)
 
-    assert first not in host.node._memberships
+    assert first not in host.node._runs
     assert first not in host.node._serving
 
 
