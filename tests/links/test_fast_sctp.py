@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.link import MessageKind
-from python_node.mesh import MeshConfig, fast_sctp
-from python_node.mesh.fast_sctp import FastSctpTransport, installed, is_known_version
+from python_node.mesh import MeshConfig
+from python_node.mesh.fast_sctp import FastSctpTransport, installed, is_known_version, lending
+from python_node.mesh.fast_sctp.packets import split_packet
 
 FAST, STOCK = MeshConfig(fast_sctp=True), MeshConfig(fast_sctp=False)
 
@@ -168,7 +169,7 @@ def packet_for(receiver, chunks):
 def test_arbitrary_packets_are_split_or_left_to_the_library(data, valid):
     if valid and len(data) >= 12:
         data = data[:8] + struct.pack("<L", crc32c(data[:8] + b"\0\0\0\0" + data[12:])) + data[12:]
-    found = fast_sctp._split_packet(data)
+    found = split_packet(data)
     assert found is None or all(12 < begin <= end <= len(data) for _, _, begin, end in found[1])
 
 
@@ -233,7 +234,7 @@ def test_the_names_are_lent_and_given_back(monkeypatch):
     with installed(enabled=False) as used:
         assert not used
         assert module.RTCSctpTransport is library
-    monkeypatch.setattr(fast_sctp, "version", lambda _name: "2.0.0")
+    monkeypatch.setattr(lending, "version", lambda _name: "2.0.0")
     with installed(enabled=True) as used:
         assert not used
         assert module.RTCSctpTransport is library
