@@ -31,6 +31,7 @@ from cli.run_commands import RunName
 from cli.run_names import resolve_run
 from plans import Plan
 from plans.release import released_model
+from protocol.identity import Identity
 from protocol.secagg.apply import model_digest
 from python_node.author import Author, FetchedModel
 from python_node.loop import run as run_loop
@@ -78,12 +79,12 @@ def fetch(
         )
     servers = ice_servers(stun, turn, turn_username, turn_credential)
 
-    async def go() -> _Fetched:
-        key = author_identity(identity)
+    async def go(key: Identity) -> _Fetched:
         async with await Author.connect(url, key, expected_server=server, ice_servers=servers) as author:
             return await _fetch(author, await resolve_run(author.session, run), round_number, quiet=as_json)
 
-    found = run_loop(go())
+    with author_identity(identity) as key:
+        found = run_loop(go(key))
     data = _onnx(found) if out.suffix == ".onnx" else _npz(found)
     write_whole(out, data)
     _tell(found, out, len(data), as_json=as_json)

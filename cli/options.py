@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from cli.errors import CommandError
 from protocol.identity import Identity
 from python_node.author import default_identity_path
 from python_node.mesh import IceServer
-from python_node.state import load_identity
+from python_node.state import lent_identity
 
 __all__ = [
     "AsJson",
@@ -91,15 +92,19 @@ def ice_address(address: str, *schemes: str) -> str:
     return f"{scheme or schemes[0]}:{bare}"
 
 
-def author_identity(path: Path | None) -> Identity:
-    """The author's key.
+def author_identity(path: Path | None) -> AbstractContextManager[Identity]:
+    """The key given, or the author's; in a `with` block around its session.
 
     Raises:
-        StateError: it is missing, or others may read it.
+        StateError: it is missing, others may read it, or a running node uses it.
     """
-    return load_identity(path or default_identity_path())
+    return lent_identity(path or default_identity_path())
 
 
-def reader_identity(path: Path | None) -> Identity:
-    """The key given, or a fresh one that is forgotten: a session of the author's own would end its other sessions."""
-    return Identity(os.urandom(32)) if path is None else load_identity(path)
+def reader_identity(path: Path | None) -> AbstractContextManager[Identity]:
+    """The key given, or a fresh one that is forgotten: a session of the author's own would end its other sessions.
+
+    Raises:
+        StateError: as `author_identity`.
+    """
+    return nullcontext(Identity(os.urandom(32))) if path is None else lent_identity(path)

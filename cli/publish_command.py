@@ -12,7 +12,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from cli.errors import USAGE, CommandError
-from cli.options import AsJson, IdentityPath, Server, Url
+from cli.options import AsJson, IdentityPath, Server, Url, author_identity, reader_identity
 from cli.output import configure_logs, console, print_json, text
 from cli.plan_source import load_plan
 from cli.preflight_report import preflight_json, run_preflight
@@ -23,7 +23,7 @@ from protocol.signaling import RunStatus
 from protocol.terms import Deadlines, RunTerms
 from python_node.author import Author, default_identity_path, make_terms
 from python_node.loop import run as run_loop
-from python_node.state import load_identity, load_or_create_identity
+from python_node.state import load_or_create_identity
 
 __all__ = ["parse_deadlines", "publish"]
 
@@ -163,9 +163,11 @@ def publish(
         retries=retries,
         deadlines=parse_deadlines(deadline or ()),
     )
-    key = load_identity(identity) if identity is not None else load_or_create_identity(default_identity_path())
-    cost = run_preflight(made, terms, show=not as_json) if preflight else None
-    run_loop(_publish(made, terms, url, key, server=server, watch=watch, as_json=as_json, cost=cost))
+    if identity is None:
+        load_or_create_identity(default_identity_path())
+    with author_identity(identity) as key:
+        cost = run_preflight(made, terms, show=not as_json) if preflight else None
+        run_loop(_publish(made, terms, url, key, server=server, watch=watch, as_json=as_json, cost=cost))
 
 
 def parse_deadlines(entries: Sequence[str]) -> Deadlines:
@@ -204,8 +206,12 @@ async def _publish(
     async with await Author.connect(url, key, expected_server=server) as author:
         status = await _upload(author, plan, terms, as_json=as_json)
         _tell(status, url, as_json=as_json, cost=cost)
-        if watch:
+        if watch and terms.members:
             await watch_run(author, status.run, as_json=as_json)
+    if watch and not terms.members:  # by a key that nobody else uses: the author's other commands would end this one
+        with reader_identity(None) as nobody:
+            async with await Author.connect(url, nobody, expected_server=server) as reader:
+                await watch_run(reader, status.run, as_json=as_json)
 
 
 async def _upload(author: Author, plan: Plan, terms: RunTerms, *, as_json: bool) -> RunStatus:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +12,7 @@ from cli.options import AsJson, IdentityPath, Server, Url, author_identity, read
 from cli.output import configure_logs, console, print_json, text
 from cli.run_names import all_runs, resolve_run
 from cli.watching import status_json, watch_run
-from protocol.identity import short
+from protocol.identity import Identity, short
 from protocol.signaling import RunStatus
 from python_node.author import Author
 from python_node.loop import run as run_loop
@@ -35,7 +34,8 @@ def runs(
 ) -> None:
     """List the runs of a signaling server, or end one of yours.
 
-    Runs that are limited to members are shown to those alone: give --identity.
+    Runs that are limited to members are shown to those alone: give --identity, which no running node may be using
+    (what a node takes part in is shown by peerplan receipts).
 
     [bold]Examples[/bold]
 
@@ -45,10 +45,12 @@ def runs(
     """
     configure_logs("warning", as_json=as_json)
     if stop is not None:
-        stopped = run_loop(_stop(url, server, identity, stop, reason))
+        with author_identity(identity) as key:
+            stopped = run_loop(_stop(url, server, key, stop, reason))
         _told_stopped(stopped, as_json=as_json)
         return
-    found = run_loop(_list(url, server, identity))
+    with reader_identity(identity) as key:
+        found = run_loop(_list(url, server, key))
     if as_json:
         print_json({"runs": [status_json(status) for status in found]})
     else:
@@ -75,20 +77,21 @@ def watch(
     """
     configure_logs("warning", as_json=as_json)
 
-    async def go() -> None:
-        async with await Author.connect(url, reader_identity(identity), expected_server=server) as author:
+    async def go(key: Identity) -> None:
+        async with await Author.connect(url, key, expected_server=server) as author:
             await watch_run(author, await resolve_run(author.session, run), as_json=as_json)
 
-    run_loop(go())
+    with reader_identity(identity) as key:
+        run_loop(go(key))
 
 
-async def _list(url: str, server: str | None, identity: Path | None) -> list[RunStatus]:
-    async with await SignalingSession.connect(url, reader_identity(identity), expected_server=server) as session:
+async def _list(url: str, server: str | None, key: Identity) -> list[RunStatus]:
+    async with await SignalingSession.connect(url, key, expected_server=server) as session:
         return [status async for status in all_runs(session)]
 
 
-async def _stop(url: str, server: str | None, identity: Path | None, name: str, reason: str) -> str:
-    async with await SignalingSession.connect(url, author_identity(identity), expected_server=server) as session:
+async def _stop(url: str, server: str | None, key: Identity, name: str, reason: str) -> str:
+    async with await SignalingSession.connect(url, key, expected_server=server) as session:
         found = await resolve_run(session, name)
         await session.stop_run(found, reason)
         return found

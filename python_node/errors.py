@@ -6,11 +6,22 @@ NodeError
 ├── DatasetError     bad-dataset      data that cannot be loaded as a dataset
 ├── ReceiptError     bad-receipt      a signed document that is no receipt
 └── StateError       bad-state        the state folder cannot be used, or lost what it should hold
+    ├── FolderInUseError    bad-state        another process has it open
+    └── IdentityInUseError  identity-in-use  a node's key that the node itself uses
 """
 
 from __future__ import annotations
 
-__all__ = ["DatasetError", "NodeError", "OwnerFileError", "PolicyError", "ReceiptError", "StateError"]
+__all__ = [
+    "DatasetError",
+    "FolderInUseError",
+    "IdentityInUseError",
+    "NodeError",
+    "OwnerFileError",
+    "PolicyError",
+    "ReceiptError",
+    "StateError",
+]
 
 
 class NodeError(Exception):
@@ -47,3 +58,17 @@ class StateError(NodeError):
     """The state folder cannot be used, is held by another process, or lost what it should hold."""
 
     code = "bad-state"
+
+
+class FolderInUseError(StateError):
+    """Another process has the state folder open; `holder` says which."""
+
+    def __init__(self, folder: object, holder: str) -> None:
+        super().__init__(f"state folder {folder}: in use by {holder}; each node needs its own folder")
+        self.holder = holder
+
+
+class IdentityInUseError(StateError):
+    """A node's key that the running node itself uses: a second session of it would end the node's."""
+
+    code = "identity-in-use"

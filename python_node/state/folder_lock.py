@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import IO
 
-from python_node.errors import StateError
+from python_node.errors import FolderInUseError
 
 if sys.platform == "win32":
     import msvcrt
@@ -26,7 +26,7 @@ class FolderLock:
         """Take the lock.
 
         Raises:
-            StateError: another process (or another `FolderLock`) holds it.
+            FolderInUseError: another process (or another `FolderLock`) holds it.
             OSError: the lock file cannot be opened.
         """
         self._file: IO[bytes] = os.fdopen(os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600), "r+b")
@@ -35,7 +35,7 @@ class FolderLock:
         except (BlockingIOError, PermissionError):
             holder = _holder(self._file)
             self._file.close()
-            raise StateError(f"state folder {folder}: in use by {holder}; each node needs its own folder") from None
+            raise FolderInUseError(folder, holder) from None
         self._file.truncate()
         self._file.write(str(os.getpid()).encode("ascii"))
         self._file.flush()
