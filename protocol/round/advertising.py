@@ -59,23 +59,19 @@ class Advertising:
             if sender == self._state.own_index or not answered:
                 raise MessageError(f"peer {sender} advertised twice with different keys")
         if sender != self._state.own_index:
-            self._check_fingerprint(sender, advert)
+            if via == sender:
+                self._check_fingerprint(sender, advert)
             if advert.mask_public == advert.enc_public or self._repeats_own(advert):
                 raise MessageError(f"peer {sender} advertised a key that is already used in this round")
             self._shared[sender] = self._state.secrets.agree_with(advert.mask_public, advert.enc_public, sender)
         self._adverts[sender] = received
-        self._false_links.pop(sender, None)
+        if sender != self._state.own_index:
+            self._judge_link(sender)
 
     def open_link(self, index: int, fingerprint: bytes) -> None:
         """A link opened; it is false if it shows another certificate than its peer advertised."""
         self._state.post.links[index].fingerprint = fingerprint
-        self._false_links.pop(index, None)
-        known = self._adverts.get(index)
-        if known is not None:
-            try:
-                self._check_fingerprint(index, _advert(known))
-            except MessageError as error:
-                self._false_links[index] = str(error)
+        self._judge_link(index)
 
     def check_link(self, index: int) -> bool:
         """Whether the link to a peer shows the certificate that it advertised, as far as that is known."""
@@ -149,6 +145,17 @@ class Advertising:
     def forget_secrets(self) -> None:
         """Drop the secrets shared with others."""
         self._shared.clear()
+
+    def _judge_link(self, index: int) -> None:
+        """A forwarded advert is its peer's, whatever link this peer has: it counts, and the link does not."""
+        self._false_links.pop(index, None)
+        known = self._adverts.get(index)
+        if known is not None:
+            try:
+                self._check_fingerprint(index, _advert(known))
+            except MessageError as error:
+                self._false_links[index] = str(error)
+                self._state.post.close(index)
 
     def _check_fingerprint(self, index: int, advert: Advert) -> None:
         live = self._state.post.links[index].fingerprint

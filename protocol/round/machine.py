@@ -216,6 +216,7 @@ class RoundMachine:
             state.stage_deadline + state.grace,
             views.leader_deadline - state.grace,
             views.leader_deadline,
+            views.leader_deadline + state.grace,
             views.ready_at,
             views.ready_at + state.grace / 2,
             views.ready_at + state.grace,
@@ -295,7 +296,7 @@ class RoundMachine:
         if ack is not None:
             self._views.tell_leader(ack)
         if self._deciding.may_decide(Kind.MASKED, state.t1):
-            mask_set = self._sharing.propose()
+            mask_set = self._sharing.propose(early_in_view=not self._views.may_overrule())
             if mask_set is not None:
                 self._deciding.decide(Kind.MASKED, state.t1, mask_set, bytes(32))
 

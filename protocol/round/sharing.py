@@ -73,11 +73,20 @@ class Sharing:
             return None
         return Ack(view, bits_of(set(self.held)))
 
-    def propose(self) -> frozenset[int] | None:
-        """As leader: a mask set, once all live peers have answered; at the deadline they answer, so a grace later."""
-        if not self._acks.keys() >= self._state.live(self._state.roster) and not self._state.overdue(graces=1):
+    def propose(self, *, early_in_view: bool) -> frozenset[int] | None:
+        """As leader: a mask set, once all live peers have answered; at the deadline they answer, so a grace later.
+
+        Peers that were in this stage long before this one answered without its shares, and answer again.
+        """
+        live = self._state.live(self._state.roster)
+        if not self._acks.keys() >= live and not self._state.overdue(graces=1):
             return None
-        return choose_mask_set({i: held for i, held in self._acks.items() if i in self._state.roster})
+        chosen = choose_mask_set({i: held for i, held in self._acks.items() if i in self._state.roster})
+        if not chosen >= live and (early_in_view or not self._state.overdue()):
+            return None
+        if not self._state.large_enough(chosen) and not self._state.overdue(graces=1):
+            return None
+        return chosen
 
     def judge(self, decided: Decide, sender: int) -> bool:
         """Whether a mask set can be adopted.

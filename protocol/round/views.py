@@ -54,7 +54,7 @@ class Views:
         return all(self._statuses.get(index, -1) >= self.view for index in others)
 
     def may_overrule(self) -> bool:
-        """Whether a new leader has waited long enough for the proof of a decision that it cannot check."""
+        """Whether a new leader has waited long enough for what others owe it: answers, or the proof of a decision."""
         return self._state.now >= self.ready_at + self._state.grace / 2
 
     def depose(self, received: Received) -> None:
@@ -115,6 +115,10 @@ class Views:
     def is_leader_slow(self) -> bool:
         """Whether half of the time that this leader has is over."""
         return self._state.now >= self.leader_deadline - self._state.grace
+
+    def is_left(self) -> bool:
+        """As leader: whether those who waited for it should have left this view a grace ago, and did not say so."""
+        return self._state.now >= self.leader_deadline + self._state.grace
 
     def adopt_certificate(self, certificate: Message) -> None:
         """Keep the certificate for those who look to this peer for it."""

@@ -102,7 +102,7 @@ class Voting:
         wanted = Vote(self._state.t2, decided.members, decided.root)
         equal = {i for i, vote in self._votes.items() if vote.message == wanted and i in self._state.mask_set}
         if len(equal) < threshold:
-            if self._state.overdue(graces=1) and self._state.now >= self._views.ready_at + self._state.grace:
+            if self._views.is_left():
                 raise RoundFailedError(f"{len(equal)} votes for the survivor set, expected {threshold}")
             return
         voters = sorted(equal)[:threshold]

@@ -75,7 +75,22 @@ GUARDS = [
     Guard("signatures are bound to T0", R + "codec.py", "verify(self._parameters.cohort[sender], label, self._parameters.t0 + body, signature)", "pass"),
     Guard("two adverts by one peer", R + "advertising.py", "if sender == self._state.own_index or not answered:", "if False:"),
     Guard("keys of a roster are unique", R + "advertising.py", "if len(set(keys)) != len(keys):", "if False:"),
-    Guard("fingerprint of the advert", R + "advertising.py", "            self._check_fingerprint(sender, advert)\n", ""),
+    Guard("fingerprint of the advert", R + "advertising.py", "            if via == sender:\n", "            if False:\n"),
+    Guard("fingerprint of a forwarded advert", R + "advertising.py", "                self._state.post.close(index)\n", ""),
+    Guard("a forwarded advert counts", R + "advertising.py", "            if via == sender:\n", "            if True:\n"),
+    Guard("leaders wait for votes", R + "voting.py", "if self._views.is_left():", "if self._state.overdue(graces=1):"),
+    Guard(
+        "leaders wait for shares of who came late",
+        R + "sharing.py",
+        "if not chosen >= live and (early_in_view or not self._state.overdue()):",
+        "if False:",
+    ),
+    Guard(
+        "leaders wait for a mask set that is large enough",
+        R + "sharing.py",
+        "if not self._state.large_enough(chosen) and not self._state.overdue(graces=1):",
+        "if False:",
+    ),
     Guard(
         "fingerprint of a later link", R + "machine.py", "if self._advertising.check_link(index):", "if True:"
     ),

@@ -124,12 +124,36 @@ def test_second_advert_of_a_peer_is_refused() -> None:
     assert machine._advertising.advert(1) == first
 
 
-def test_forwarded_advert_is_held_against_the_live_link_too() -> None:
+@pytest.mark.parametrize("victims", [{0}, {0, 2, 3}])
+def test_peer_that_shows_some_another_certificate_costs_nobody_else_the_round(victims: set[int]) -> None:
+    """Its advert comes to those from others, as genuine as any: they go on, without its link."""
+    network = observed(7)
+    head = leader(network)
+    liar, victims = (head + 1) % 7, {(head + 2 + i) % 7 for i in victims}
+    network.tamper = lambda sender, to, data, _bulk: (
+        [] if (sender == liar and to in victims) or (sender in victims and to == liar) else [data]
+    )
+    network.start()
+    for victim in victims:
+        network.members[victim].machine.link_up(liar, b"\xee" * 32, network.now)
+    network.run()
+    honest = [m for i, m in enumerate(network.members) if i != liar]
+    assert [m.failed for m in honest] == [None] * 6
+    assert not any(network.members[i].machine._state.is_live(liar) for i in victims)
+    network.observer.end()
+
+
+def test_advert_that_comes_over_a_link_is_held_against_it_and_a_forwarded_one_closes_it() -> None:
     network = observed()
     network.start()
+    machine = network.members[0].machine
     genuine = network.members[1].machine._state.secrets
     advert = Advert(network.parameters.t0, genuine.mask_public, genuine.enc_public, bytes(32), b"\xee" * 32)
-    assert "certificate" in inject(network, 2, 0, Forward(signed(network, 1, advert)))[0]
+    assert "certificate" in inject(network, 1, 0, advert)[0]
+    assert machine._state.is_live(1)
+    assert inject(network, 2, 0, Forward(signed(network, 1, advert))) == []
+    assert not machine._state.is_live(1)
+    assert "certificate" in inject(network, 1, 0, Have(0, 1, ()))[0]  # nothing is taken from that link
 
 
 def test_link_counts_again_once_it_shows_the_certificate_that_its_peer_advertised() -> None:
@@ -613,6 +637,61 @@ def test_leader_that_says_nothing_more_but_keeps_its_links_is_replaced(stage: St
     assert all(m.completed for m in others)
     assert max(m.machine.view for m in others) == 1
     network.observer.end()
+
+
+@pytest.mark.parametrize("stage", [Stage.ADVERTISE, Stage.SHARE, Stage.COLLECT, Stage.UNMASK, Stage.SUM])
+@pytest.mark.parametrize("n", [4, 7])
+def test_peer_that_says_nothing_more_but_keeps_its_links_costs_nobody_else_the_round(n: int, stage: Stage) -> None:
+    """Whoever it is; leaders wait for its report and then still for the others' votes."""
+    for silent in range(n):
+        network = observed(n)
+        network.start()
+        network.run_until(lambda: network.members[silent].machine.stage >= stage)  # noqa: B023 -- called at once
+        network.wire = [item for item in network.wire if item[0] != silent]
+        network.tamper = lambda sender, _to, data, _bulk: [] if sender == silent else [data]  # noqa: B023
+        network.run()
+        others = [m for i, m in enumerate(network.members) if i != silent]
+        assert [m.failed for m in others] == [None] * (n - 1)
+        assert all(m.completed is not None for m in others)
+        network.observer.end()
+
+
+@pytest.mark.parametrize("told", range(1, 6))
+def test_leader_that_tells_some_the_roster_and_dies_costs_only_itself(told: int) -> None:
+    """The next leader may be one that came to the roster long after others gave up waiting for its shares."""
+    network = observed(7)
+    head = leader(network)
+    network.tamper = lambda sender, to, data, _bulk: (
+        [] if sender == head and (data[1] == 3 or (data[1] == 2 and (to - head) % 7 > told)) else [data]
+    )
+    network.start()
+    network.run_until(lambda: network.now > 5)
+    network.kill(head)
+    network.run()
+    assert_completed(network, set(range(7)) - {head}, among=set(range(7)) - {head})
+
+
+def test_share_that_comes_after_the_deadline_still_counts_where_all_are_needed() -> None:
+    network = observed(4)
+    head = leader(network)
+    dead, slow, other = ((head + step) % 4 for step in (1, 2, 3))
+    late: list[bytes] = []
+
+    def delay(sender: int, to: int, data: bytes, _bulk: bool) -> list[bytes]:  # noqa: FBT001
+        if (sender, to, data[1]) == (slow, other, 3):
+            late.append(data)
+            return []
+        return [data]
+
+    network.tamper = delay
+    network.start()
+    network.kill(dead)
+    network.run_until(lambda: network.now > 5)
+    assert network.members[head].machine.stage is Stage.SHARE
+    network.tamper = None
+    network.send(slow, other, late[0], False)
+    network.run()
+    assert_completed(network, {head, slow, other}, among={head, slow, other})
 
 
 @pytest.mark.parametrize("served", [1, 3, 6])

@@ -148,6 +148,12 @@ export class Network {
     }
   }
 
+  /** The link that a peer has to another turns out to have a certificate that nobody advertised. */
+  async showAnother(index: number, other: number): Promise<void> {
+    const peer = this.peers[index] as TestPeer;
+    await this.run(peer, peer.machine.linkUp(other, fingerprintOf(0xee), this.now));
+  }
+
   /** The survivors' plain weighted mean, applied. */
   expected(survivors: readonly number[]): Model {
     const weight = survivors.reduce((sum, i) => sum + (i + 1) / this.peers.length, 0);

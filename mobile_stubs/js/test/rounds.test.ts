@@ -75,6 +75,35 @@ describe("a round", () => {
     });
   }
 
+  for (const stage of ["advertise", "share", "collect", "unmask", "sum"]) {
+    it(`survives any one peer that says nothing more from stage ${stage} on, but keeps its links`, async () => {
+      for (let silent = 0; silent < 4; silent++) {
+        const network = await Network.of(4, { length: 14 });
+        network.onMail = (mail) => (mail.from === silent && network.peers[silent]?.stages.includes(stage) ? null : mail);
+        await network.begin();
+        await network.play();
+        const others = network.peers.filter((peer) => peer.index !== silent);
+        expect(others.map((peer) => peer.end?.action)).toEqual(Array(3).fill("completed"));
+        expect(models(others).size).toBe(1);
+      }
+    });
+  }
+
+  it("goes on with a peer that shows some another certificate than the one it advertised, without that link", async () => {
+    const network = await Network.of(7);
+    const leader = network.peers[0]?.machine.leader as number;
+    const liar = (leader + 1) % 7;
+    const victims = [2, 4, 5].map((step) => (leader + step) % 7);
+    network.onMail = ({ from, to, ...mail }) =>
+      (from === liar && victims.includes(to)) || (to === liar && victims.includes(from)) ? null : { from, to, ...mail };
+    await network.begin();
+    for (const victim of victims) await network.showAnother(victim, liar);
+    await network.play();
+    const honest = network.peers.filter((peer) => peer.index !== liar);
+    expect(honest.map((peer) => peer.end?.action)).toEqual(Array(6).fill("completed"));
+    expect(models(honest).size).toBe(1);
+  });
+
   it("is whole for everyone where the leader gives the certificate to some: the others ask those", async () => {
     const network = await Network.of(10);
     const leader = network.peers[0]?.machine.leader as number;

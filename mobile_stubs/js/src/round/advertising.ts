@@ -55,11 +55,13 @@ export class Advertising {
       }
     }
     if (sender !== state.ownIndex) {
-      this.checkFingerprint(sender, advert);
+      if (via === sender) this.checkFingerprint(sender, advert);
       checkAdvertKeys(advert, sender, [state.secrets.maskPublic, state.secrets.encPublic]);
       this.shared.set(sender, await state.secrets.agreeWith(advert.maskPublic, advert.encPublic));
     }
     this.adverts.set(sender, received);
+    // a forwarded advert is its peer's, whatever link this peer has: it counts, and the link does not
+    if (sender !== state.ownIndex && !this.checkLink(sender)) state.post.close(sender);
   }
 
   /** Whether a link shows the certificate that its peer advertised, as far as that is known. */

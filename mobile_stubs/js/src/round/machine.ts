@@ -165,6 +165,7 @@ export class RoundMachine {
       state.stageDeadline + state.grace,
       views.leaderDeadline - state.grace,
       views.leaderDeadline,
+      views.leaderDeadline + state.grace,
       views.readyAt,
       views.readyAt + state.grace / 2,
       views.readyAt + state.grace,
@@ -332,7 +333,7 @@ export class RoundMachine {
     const ack = sharing.ack(this.view);
     if (ack !== null) await this.views.tellLeader(ack);
     if (!this.mayDecide(Decision.MASKED, t1)) return;
-    const maskSet = sharing.propose();
+    const maskSet = sharing.propose(!this.views.mayOverrule());
     if (maskSet !== null) await this.decide(Decision.MASKED, t1, maskSet, NO_ROOT);
   }
 

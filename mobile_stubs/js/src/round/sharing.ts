@@ -67,12 +67,18 @@ export class Sharing {
     return isWaiting && !this.state.isOverdue() ? null : { type: "ack", view, held };
   }
 
-  /** As leader: a mask set, once all live peers have answered; at the deadline they answer, so a grace later. */
-  propose(): Bits | null {
+  /**
+   * As leader: a mask set, once all live peers have answered; at the deadline they answer, so a grace later. Peers that
+   * were in this stage long before this one answered without its shares, and answer again.
+   */
+  propose(isEarlyInView: boolean): Bits | null {
     const { state } = this;
-    const isWaiting = (state.live(state.roster) & ~bitsOf(this.acks.keys())) !== NONE;
-    if (isWaiting && !state.isOverdue(1)) return null;
-    return chooseMaskSet(new Map([...this.acks].filter(([peer]) => has(state.roster, peer))));
+    const live = state.live(state.roster);
+    if (!isWithin(live, bitsOf(this.acks.keys())) && !state.isOverdue(1)) return null;
+    const chosen = chooseMaskSet(new Map([...this.acks].filter(([peer]) => has(state.roster, peer))));
+    if (!isWithin(live, chosen) && (isEarlyInView || !state.isOverdue())) return null;
+    if (!state.parameters.isLargeEnough(chosen) && !state.isOverdue(1)) return null;
+    return chosen;
   }
 
   /**

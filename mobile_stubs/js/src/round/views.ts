@@ -58,7 +58,7 @@ export class Views {
     return [...state.post.links].every(([index, link]) => !link.live || (this.statuses.get(index) ?? -1) >= this.view);
   }
 
-  /** Whether a new leader has waited long enough for the proof of a decision that it cannot check. */
+  /** Whether a new leader has waited long enough for what others owe it: answers, or the proof of a decision. */
   mayOverrule(): boolean {
     return this.state.now >= this.readyAt + this.state.grace / 2;
   }
@@ -112,6 +112,11 @@ export class Views {
   /** Whether half of the time that this leader has is over. */
   isLeaderSlow(): boolean {
     return this.state.now >= this.leaderDeadline - this.state.grace;
+  }
+
+  /** As leader: whether those who waited for it should have left this view a grace ago, and did not say so. */
+  isLeft(): boolean {
+    return this.state.now >= this.leaderDeadline + this.state.grace;
   }
 
   /** Keep the certificate for those who look to this peer for it. */

@@ -123,10 +123,8 @@ export class Voting {
       .sort((a, b) => a.sender - b.sender)
       .slice(0, threshold);
     if (equal.length < threshold) {
-      if (state.isOverdue(1) && state.now >= this.views.readyAt + state.grace) {
-        throw new RoundFailedError(`${equal.length} votes for the survivor set, expected ${threshold}`);
-      }
-      return;
+      if (!this.views.isLeft()) return;
+      throw new RoundFailedError(`${equal.length} votes for the survivor set, expected ${threshold}`);
     }
     const voters = bitsOf(equal.map((vote) => vote.sender));
     const signatures = equal.map((vote) => vote.signature);
