@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from examples.digits import build_plan
+from python_node.mesh import MeshConfig
 from python_node.receipts import open_receipt
-from tests.e2e.world import TOGETHER, World, finished, models
+from tests.e2e.world import TOGETHER, UNHURRIED, World, finished, models
 from tests.js.leaders import Leaders
 from tests.js.process import SCRIPTS
 
@@ -23,7 +24,8 @@ def plan():
 
 @pytest.fixture
 async def world(tmp_path):
-    async with World(tmp_path, timing=TOGETHER) as made:
+    """Its nodes watch links as owners' nodes do, in both languages alike."""
+    async with World(tmp_path, timing=TOGETHER, mesh=MeshConfig()) as made:
         yield made
 
 
@@ -169,7 +171,8 @@ async def test_javascript_peers_send_as_many_bytes_as_python_peers_in_the_same_r
     hosts = [leaders.host, *await world.nodes(1, first=1)]
     peers = [await js("one"), await js("two")]
     author = await world.author()
-    status = await world.publish(author, plan, rounds=ROUNDS, cohort_size=4, min_cohort=4)
+    options = {"rounds": ROUNDS, "cohort_size": 4, "min_cohort": 4, "deadlines": UNHURRIED}
+    status = await world.publish(author, plan, **options)
     assert (await finished(author, status.run)).state == "finished"
     sent = {("python", "leader"): [], ("python", "other"): [], ("js", "leader"): [], ("js", "other"): []}
     for number in range(2, ROUNDS + 1):
