@@ -8,12 +8,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from plans.bounded import BoundedExecutor
 from plans.bundle import Plan, SignedPlan, load, open_signed
 from plans.card import card
 from plans.errors import (
     BundleError,
     CancelledError,
     ExecutionError,
+    HarmfulPlanError,
     PlanError,
     TraceError,
     UnsafePlanError,
@@ -35,11 +37,13 @@ if TYPE_CHECKING:
 __all__ = [
     "SGD",
     "Adam",
+    "BoundedExecutor",
     "BundleError",
     "CancelledError",
     "ExecutionError",
     "Executor",
     "Field",
+    "HarmfulPlanError",
     "Metrics",
     "PerExample",
     "Plan",

@@ -6,6 +6,7 @@ PlanError
 ├── UnsafePlanError      a plan with a graph that no node runs: op, size, port or nesting outside the rules
 ├── UnusableDataError    data that does not fit the plan, or that holds NaN, infinity or labels out of range
 ├── ExecutionError       ONNX Runtime refused or failed to run a graph
+│   └── HarmfulPlanError a plan that took more memory than it may, or broke the process it ran in
 └── CancelledError       the caller stopped a training on its way
 
 Signatures, manifests and envelopes raise the errors of `protocol.errors`.
@@ -17,6 +18,7 @@ __all__ = [
     "BundleError",
     "CancelledError",
     "ExecutionError",
+    "HarmfulPlanError",
     "PlanError",
     "TraceError",
     "UnsafePlanError",
@@ -58,6 +60,12 @@ class ExecutionError(PlanError):
     """ONNX Runtime refused a graph or failed while it ran."""
 
     code = "execution-failed"
+
+
+class HarmfulPlanError(ExecutionError):
+    """A plan that took more memory than its process may, or broke that process; trying again is no use."""
+
+    code = "harmful-plan"
 
 
 class CancelledError(PlanError):

@@ -20,14 +20,15 @@ from plans.watchdog import Watchdog
 if TYPE_CHECKING:
     from plans.bundle import Plan
 
-__all__ = ["Executor", "Metrics", "Progress", "TrainResult"]
+__all__ = ["CALL_LIMIT_S", "Executor", "Metrics", "Progress", "TrainResult"]
 
 Array = np.ndarray[Any, Any]
 Vector = np.ndarray[Any, np.dtype[np.float32]]
 
 _EVALUATE_BATCH = 256
 _EVALUATE_ROWS = 64
-_CALL_LIMIT_S = 600.0
+CALL_LIMIT_S = 600.0
+"""Seconds of one call of ONNX Runtime, where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Executor:
     """
 
     def __init__(
-        self, plan: Plan, *, threads: int = 1, keep_memory: bool = True, call_limit_s: float = _CALL_LIMIT_S
+        self, plan: Plan, *, threads: int = 1, keep_memory: bool = True, call_limit_s: float = CALL_LIMIT_S
     ) -> None:
         if not 0 < call_limit_s < np.inf:
             raise UnusableDataError(f"call_limit_s is {call_limit_s}, expected a finite number of seconds above 0")
@@ -128,6 +129,7 @@ class Executor:
             self._vector("optimizer_state", optimizer_state),
             self._vector("buffers", buffers),
         ]
+        del theta, optimizer_state, buffers  # where the caller holds them no more, the first call's results take over
         total = epochs * -(-examples // batch_size)
         metrics, done = self._nothing(), 0
         steps_per_call = self._most_steps or steps_per_call

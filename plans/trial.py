@@ -20,6 +20,7 @@ from plans.bundle import load
 from plans.errors import ExecutionError, PlanError
 from plans.execute import Executor
 from plans.large_models import give_memory_back
+from plans.new_process import start_module
 from plans.stored import Stored
 
 if TYPE_CHECKING:
@@ -104,15 +105,8 @@ def _kept(trial: Trial, folder: Path) -> Path:
 
 
 def _run_process(folder: Path, what: str) -> None:
-    command = [sys.executable, "-P", "-m", "plans.trial", str(folder)]
-    known = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if isinstance(path, str))}
     with (folder / "said").open("wb") as said:
-        try:
-            process = subprocess.Popen(
-                command, env=os.environ | known, stdin=subprocess.PIPE, stdout=said, stderr=said
-            )
-        except OSError as error:
-            raise ExecutionError(f"{what}: the process to run it in does not start: {error}") from error
+        process = start_module("plans.trial", str(folder), what=what, stdin=subprocess.PIPE, stdout=said, stderr=said)
         with process:
             try:
                 code = process.wait()

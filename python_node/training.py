@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plans import Executor, Metrics, Plan
+from plans import BoundedExecutor, Metrics, Plan
 from plans.large_models import give_memory_back, is_large
+from plans.memory_limit import usual_limit_bytes
 from protocol.round.jobs import LocalUpdate
 from protocol.tail import Part, compose_tail
 from protocol.terms import RunTerms
@@ -42,7 +43,7 @@ def shuffle_seed(node_seed: bytes, round_id: str) -> bytes:
 
 
 class LocalTrainer:
-    """Trains one plan on one dataset. Its calls block and are made in a thread, one at a time.
+    """Trains one plan on one dataset, in a process of its own. Calls block and are made in a thread, one at a time.
 
     Args:
         plan: validated.
@@ -50,18 +51,31 @@ class LocalTrainer:
         dataset: the owner's data; nothing of it leaves this object but sums and an update.
         threads: processor cores for ONNX Runtime.
         node_seed: 32 secret bytes from which the order of examples is drawn.
+        memory_limit: bytes that process may take; by default half of this machine's memory.
+
+    Raises:
+        PlanError: the process does not start, or the plan and its graphs are more than the limit.
     """
 
-    def __init__(self, plan: Plan, terms: RunTerms, dataset: Dataset, *, threads: int, node_seed: bytes) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        terms: RunTerms,
+        dataset: Dataset,
+        *,
+        threads: int,
+        node_seed: bytes,
+        memory_limit: int | None = None,
+    ) -> None:
         self._plan = plan.without_start()
         self._terms = terms
         self._dataset = dataset
         self._node_seed = node_seed
-        large = is_large(plan.manifest)
-        if large:
+        if is_large(plan.manifest):
             give_memory_back()
-        self._executor = Executor(self._plan, threads=threads, keep_memory=not large)
-        self._fields = [field.name for field in plan.manifest.data_fields]
+        self._executor = BoundedExecutor(
+            self._plan, threads=threads, memory_limit=usual_limit_bytes() if memory_limit is None else memory_limit
+        )
         self.local: Model = plan.initial("local")
         """This peer's own parameters (spec 05 §2), which nobody else ever sees."""
         self._trained = self.local
@@ -75,6 +89,15 @@ class LocalTrainer:
         """A round went by: the local parameters last trained are this peer's from now on."""
         self.local = self._trained
 
+    @property
+    def process_id(self) -> int | None:
+        """The system's number of the process, while there is one."""
+        return self._executor.process_id
+
+    def close(self) -> None:
+        """End the process, and a call under way with `CancelledError`."""
+        self._executor.close()
+
     def update(self, checkpoint: Model, round_id: str, *, cancelled: Callable[[], bool]) -> LocalUpdate:
         """Train from a checkpoint (float32 [P + B]) and give the difference with its weight and metrics.
 
@@ -85,8 +108,10 @@ class LocalTrainer:
         theta, buffers = split_model(self._plan, checkpoint, self.local)
         held_out = None
         if self._terms.evaluate and self._dataset.holdout is not None:
-            held_data = self._select(self._dataset.holdout)
-            held_out = _part(self._executor.evaluate(theta, buffers, held_data, cancelled=cancelled))
+            found = self._executor.evaluate(
+                theta, buffers, self._dataset.holdout, keep_data=True, cancelled=cancelled
+            )
+            held_out = _part(found)
         fraction, tail = compose_tail(self._plan.manifest, self._terms, training, held_out)
         held_out_weight = (len(self._plan.manifest.metrics),) if self._terms.evaluate else ()
         np.subtract(trained, checkpoint, out=trained)
@@ -105,7 +130,6 @@ class LocalTrainer:
         local = self._terms.local
         result = self._executor.train(
             theta,
-            self._plan.initial("optimizer_state"),
             buffers,
             data,
             batch_size=local.batch_size,
@@ -113,6 +137,7 @@ class LocalTrainer:
             learning_rate=local.learning_rate,
             seed=seed,
             steps_per_call=_STEPS_PER_CALL,
+            keep_data=data is self._dataset.arrays,
             cancelled=cancelled,
         )
         part = _part(result.metrics, examples=len(next(iter(data.values()))))
@@ -120,16 +145,13 @@ class LocalTrainer:
         self._trained = local_values.copy()  # a view would keep the whole vector in memory
         return np.concatenate([shared, result.buffers]) if len(result.buffers) else shared, part
 
-    def _select(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        return {name: arrays[name] for name in self._fields}
-
-    def _round_data(self, seed: bytes) -> dict[str, NDArray[Any]]:
+    def _round_data(self, seed: bytes) -> Mapping[str, NDArray[Any]]:
         most = self._terms.local.max_examples
         if self._dataset.examples <= most:
-            return self._select(self._dataset.arrays)
+            return self._dataset.arrays
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([*seed, 1])))
         rows = np.sort(generator.choice(self._dataset.examples, most, replace=False))
-        return {name: array[rows] for name, array in self._select(self._dataset.arrays).items()}
+        return {field.name: self._dataset.arrays[field.name][rows] for field in self._plan.manifest.data_fields}
 
 
 def _part(metrics: Metrics, *, examples: int | None = None) -> Part:

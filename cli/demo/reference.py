@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,28 +97,34 @@ def aggregate_error(
     `shards` maps a peer to its data and training seed; training is repeated here, which is possible because the
     demo fixed the seeds. Rounds whose models are not both in `models` are left out.
     """
-    trainers = {
-        peer: LocalTrainer(
-            plan,
-            terms,
-            Dataset(name="demo", arrays=dict(data)),
-            threads=1,
-            node_seed=training_seed_bytes(seed),
-        )
-        for peer, (data, seed) in shards.items()
-    }
-    worst = 0.0
-    for entry in entries:
-        if entry.round not in models or entry.round - 1 not in models:
-            continue
-        checkpoint = models[entry.round - 1]
-        total, weight = np.zeros(len(checkpoint)), 0
-        for index in entry.survivors:
-            trainer = trainers[entry.cohort[index]]
-            trained, part = trainer.train(checkpoint, entry.round_id)
-            trainer.adopt()
-            total += (trained.astype(np.float64) - checkpoint) * part.examples
-            weight += part.examples
-        revealed = models[entry.round].astype(np.float64) - checkpoint
-        worst = max(worst, float(np.abs(revealed - total / weight).max()))
-    return worst
+    with ExitStack() as stack:
+        trainers = {
+            peer: stack.enter_context(
+                closing(
+                    LocalTrainer(
+                        plan,
+                        terms,
+                        Dataset(name="demo", arrays=dict(data)),
+                        threads=1,
+                        node_seed=training_seed_bytes(seed),
+                    )
+                )
+            )
+            for peer, (data, seed) in shards.items()
+        }
+        return max((_round_error(entry, trainers, models) for entry in entries), default=0.0)
+
+
+def _round_error(entry: LogEntry, trainers: Mapping[str, LocalTrainer], models: Mapping[int, Model]) -> float:
+    if entry.round not in models or entry.round - 1 not in models:
+        return 0.0
+    checkpoint = models[entry.round - 1]
+    total, weight = np.zeros(len(checkpoint)), 0
+    for index in entry.survivors:
+        trainer = trainers[entry.cohort[index]]
+        trained, part = trainer.train(checkpoint, entry.round_id)
+        trainer.adopt()
+        total += (trained.astype(np.float64) - checkpoint) * part.examples
+        weight += part.examples
+    revealed = models[entry.round].astype(np.float64) - checkpoint
+    return float(np.abs(revealed - total / weight).max())
