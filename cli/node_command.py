@@ -15,6 +15,7 @@ from cli.node_settings import build_policy, load_data
 from cli.options import AsJson, Server, Stun, Turn, TurnCredential, TurnUsername, Url, ice_servers
 from cli.output import configure_logs, console
 from cli.signal_command import LogLevel
+from plans.memory_limit import LEAST_LIMIT_BYTES
 from python_node.loop import run
 from python_node.policy import Policy
 
@@ -42,6 +43,14 @@ def node(
     min_cohort: Annotated[int | None, typer.Option(min=3, max=64, help="Smallest cohort you take part in.")] = None,
     min_survivors: Annotated[
         int | None, typer.Option(min=3, max=64, help="Fewest peers your update may be summed with.")
+    ] = None,
+    max_memory: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MIB",
+            min=LEAST_LIMIT_BYTES >> 20,
+            help="Memory that training for one run may take; half of this machine's by default.",
+        ),
     ] = None,
     state: Annotated[
         Path | None,
@@ -73,7 +82,13 @@ def node(
       peerplan node ws://127.0.0.1:8080 --datasets datasets.toml --policy policy.toml --json
     """
     configure_logs(log_level.value, as_json=as_json)
-    decided = build_policy(policy, authors=allow_author or (), min_cohort=min_cohort, min_survivors=min_survivors)
+    decided = build_policy(
+        policy,
+        authors=allow_author or (),
+        min_cohort=min_cohort,
+        min_survivors=min_survivors,
+        max_memory_mib=max_memory,
+    )
     _warn(decided, training_seed)
     service = NodeService(
         url=url,

@@ -17,7 +17,12 @@ __all__ = ["build_policy", "load_data"]
 
 
 def build_policy(
-    path: Path | None, *, authors: Sequence[str], min_cohort: int | None, min_survivors: int | None
+    path: Path | None,
+    *,
+    authors: Sequence[str],
+    min_cohort: int | None,
+    min_survivors: int | None,
+    max_memory_mib: int | None,
 ) -> Policy:
     """The policy of a file, or the careful default, with what options say in place of what it says.
 
@@ -28,6 +33,7 @@ def build_policy(
     said: dict[str, Any] = {
         "min_cohort": min_cohort,
         "min_survivors": min_survivors,
+        "max_memory_bytes": None if max_memory_mib is None else max_memory_mib << 20,
         "authors": list(authors) or None,
     }
     changes = {key: value for key, value in said.items() if value is not None}

@@ -40,10 +40,13 @@ from protocol.terms import Deadlines
 from python_node.errors import NodeError, StateError
 from python_node.mesh import Mesh
 
-__all__ = ["UNWRITTEN", "Attempt", "AttemptReport", "Faults"]
+__all__ = ["UNTRAINED", "UNWRITTEN", "Attempt", "AttemptReport", "Faults"]
 
 UNWRITTEN = "this node cannot write its state"
 """What others are told of a full or broken disk; which folder and why is the owner's to know."""
+
+UNTRAINED = "this node's training failed"
+"""What others are told of it: ONNX Runtime's words hold numbers that an author's graph made of the owner's data."""
 
 Model = NDArray[np.float32]
 _EARLY_MESSAGES = 64
@@ -51,7 +54,7 @@ _EARLY_MESSAGES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptReport:
-    """How an attempt ended on this peer.
+    """How an attempt ended on this peer. `failure` is why it failed, and `told` what others may know of that.
 
     `model` and `tail` are set where `completed` is, or `total`, for a group among many cohorts; `seconds` by stage:
     link, train, mask, exchange, unmask, total;
@@ -60,6 +63,7 @@ class AttemptReport:
 
     completed: Completed | None
     failure: str | None
+    told: str | None
     model: Model | None
     total: GroupSum | None
     tail: bytes
@@ -138,6 +142,7 @@ class Attempt:
         self._seconds: dict[str, float] = {}
         self._faults = Faults()
         self._unwritten: StateError | None = None
+        self._untrained = False
         self._gone: dict[PeerId, asyncio.Event] = {peer: asyncio.Event() for peer in self._indexes}
 
     @property
@@ -177,9 +182,11 @@ class Attempt:
             raise self._unwritten
         self._seconds["total"] = time.perf_counter() - begun
         total = self._mesh.total
+        failure = outcome.reason if isinstance(outcome, Failed) else None
         return AttemptReport(
             completed=outcome if isinstance(outcome, Completed) else None,
-            failure=outcome.reason if isinstance(outcome, Failed) else None,
+            failure=failure,
+            told=UNTRAINED if failure is not None and self._untrained else failure,
             model=self._model if isinstance(outcome, Completed) else None,
             total=self._total if isinstance(outcome, Completed) else None,
             tail=self._tail,
@@ -248,6 +255,7 @@ class Attempt:
         try:
             update = await self._contribute()
         except ProtocolError as error:
+            self._untrained = True
             self.abort(f"local training failed: {error}")
             return
         self._seconds["train"] = time.perf_counter() - begun

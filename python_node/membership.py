@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from plans import Plan, PlanError, SignedPlan
+from plans import HarmfulPlanError, Plan, PlanError, SignedPlan
 from plans.large_models import is_large
 from protocol.errors import ProtocolError
 from protocol.identity import Identity, PeerId, short
@@ -87,6 +87,8 @@ class Membership:
         """The highest round this node ever held the result of; signaling cannot have an earlier one repeated."""
         self.ended = False
         """Whether signaling said that the run is over."""
+        self.harm: str | None = None
+        """What its plan did to the process that ran it, after which this node takes no more part."""
         self.attempt: Attempt | None = None
         self.closed = False
         self._aborted: deque[str] = deque(maxlen=16)
@@ -280,9 +282,15 @@ class Membership:
             self.hold(number, report.model, report.completed.model_digest)
             await asyncio.to_thread(self.save)
 
+    def rest(self) -> None:
+        """If the run is over, end the process that trained for it."""
+        if self.ended and not self.at_work:
+            self._trainer.close()
+
     def close(self) -> None:
         """End whatever is under way."""
         self.closed = True
+        self._trainer.close()
         for attempt in self.attempts():
             attempt.close()
 
@@ -299,12 +307,18 @@ class Membership:
                     return await asyncio.shield(work)
                 except asyncio.CancelledError:
                     stopped = True
-                    await asyncio.gather(work, return_exceptions=True)
+                    (ended,) = await asyncio.gather(work, return_exceptions=True)
+                    self._note_harm(ended)
                     raise
                 except PlanError as error:
+                    self._note_harm(error)
                     raise ProtocolError(str(error)) from error
 
         return train
+
+    def _note_harm(self, outcome: object) -> None:
+        if isinstance(outcome, HarmfulPlanError):
+            self.harm = str(outcome)
 
 
 def _give(total: GroupSum) -> Callable[[], Awaitable[GroupSum]]:

@@ -190,6 +190,7 @@ class Node:
             case RunChanged(status=status):
                 if status.state in _FINAL and status.run in self._runs:
                     self._runs[status.run].membership.ended = True
+                    self._runs[status.run].membership.rest()
                     self._tell("run_ended", run=status.run, state=status.state, reason=status.reason)
             case PeerGone(run=run, peer=peer):
                 part = self._runs.get(run)
@@ -243,8 +244,13 @@ class Node:
                     self._datasets[decision.dataset],
                     threads=self._threads,
                     node_seed=self._training_seed,
+                    memory_limit=self._policy.memory_limit,
                 )
-                part = await self._join(terms, plan, trainer, decision)
+                try:
+                    part = await self._join(terms, plan, trainer, decision)
+                except BaseException:
+                    trainer.close()
+                    raise
         except (ProtocolError, PlanError, NodeError, OSError) as error:
             self._tell("offer_refused", run=offer.run, code=getattr(error, "code", "disk"), reason=str(error))
             await self._session.decline(offer.run, str(error))

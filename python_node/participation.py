@@ -12,7 +12,7 @@ from protocol.identity import short
 from protocol.round.messages import round_tag
 from protocol.secagg.parameters import RoundParameters
 from protocol.signaling import LogEntry, RoundAborted, RoundStart, compute_cohort_round_id
-from python_node.attempt import UNWRITTEN
+from python_node.attempt import UNTRAINED, UNWRITTEN
 from python_node.context import NodeContext
 from python_node.errors import NodeError, StateError
 from python_node.membership import Membership
@@ -100,7 +100,7 @@ class Participation:
             try:
                 await self._take(start)
             except ProtocolError as error:
-                await self._failed(start, str(error))
+                await self._failed(start, str(error), told=str(error))
             except SignalingSessionError:
                 raise
             except Exception as error:
@@ -127,10 +127,12 @@ class Participation:
         objection = None
         if not parameters.combines:  # delegates speak for groups; their owners judged those
             objection = context.policy.judge_cohort(parameters.cohort, own=context.identity.peer_id)
-        if objection is None:
+        if objection is not None:
+            await self._withdraw(start, "min_known_peers", objection, told=objection)
+        elif membership.harm is None:
             await self._take_part(start, parameters)
-        else:
-            await self._withdraw(start, objection)
+        if membership.harm is not None and not membership.ended:
+            await self._withdraw(start, "max_memory_bytes", membership.harm, told=UNTRAINED)
 
     async def _take_part(self, start: RoundStart, parameters: RoundParameters) -> None:
         context, membership = self._context, self.membership
@@ -150,27 +152,30 @@ class Participation:
         for peer, reason in report.faults:
             _log.warning("message refused", peer=short(peer), round=start.round, reason=reason)
         if report.completed is None:
-            await self._failed(start, report.failure or "")
+            await self._failed(start, report.failure or "", told=report.told or "")
             return
         membership.hold_sum(report, start)
         await membership.finish(report, start.round)
+        membership.rest()
         await context.reporting.result(membership, start, report, self._decision)
         self._follow()
 
-    async def _failed(self, start: RoundStart, reason: str) -> None:
+    async def _failed(self, start: RoundStart, reason: str, *, told: str) -> None:
         context = self._context
         context.tell("round_failed", run=start.run, round=start.round, attempt=start.attempt, reason=reason)
-        await context.reporting.failure(start, reason)
-        self.catch_up()  # also to be ready anew: signaling may have forgotten it meanwhile
+        await context.reporting.failure(start, told)
+        if self.membership.harm is None:
+            self.catch_up()  # also to be ready anew: signaling may have forgotten it meanwhile
 
-    async def _withdraw(self, start: RoundStart, objection: str) -> None:
-        """Leave a run whose cohort the owner's policy does not allow: the others can go on without this node."""
+    async def _withdraw(self, start: RoundStart, rule: str, objection: str, *, told: str) -> None:
+        """Leave a run that the owner's policy allows no longer: the others can go on without this node."""
         context = self._context
-        decision = Decision(accepted=False, rule="min_known_peers", reason=objection, dataset=self._decision.dataset)
+        decision = Decision(accepted=False, rule=rule, reason=objection, dataset=self._decision.dataset)
         self.membership.ended = True
+        self.membership.rest()
         await context.reporting.receipt(self.membership.run, decision)
-        context.tell("withdrawn", run=start.run, round=start.round, rule=decision.rule, reason=objection)
-        await context.reporting.failure(start, objection)
+        context.tell("withdrawn", run=start.run, round=start.round, rule=rule, reason=objection)
+        await context.reporting.failure(start, told)
         await context.session.withdraw(start.run)
 
     def _follow(self) -> None:

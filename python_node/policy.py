@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
+from plans.memory_limit import LEAST_LIMIT_BYTES, usual_limit_bytes
 from protocol.identity import short
 from protocol.manifest import DatasetSchema, Kinds, PlanManifest, explain_misfit
 from protocol.server_optimizer import moment_count
@@ -73,6 +74,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Local epochs per round."""
     max_round_seconds: _Positive = 900
     """All deadlines of one attempt at a round together."""
+    max_memory_bytes: Annotated[int, msgspec.Meta(ge=LEAST_LIMIT_BYTES)] | Literal["half"] = "half"
+    """What the process that trains for one run may take; "half" is half of this machine's memory."""
     share_example_counts: bool = False
     """Advertise how many examples a dataset has."""
     serve_models: bool = True
@@ -134,6 +137,11 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             f"of {len(others)} other peers in the cohort {known} are known; "
             f"policy asks for {self.min_known_peers} or more"
         )
+
+    @property
+    def memory_limit(self) -> int:
+        """`max_memory_bytes` as a number, on this machine."""
+        return usual_limit_bytes() if self.max_memory_bytes == "half" else self.max_memory_bytes
 
     def allows_dataset(self, plan: str, dataset: str) -> bool:
         """Whether `datasets` lets the plan of that name read the dataset of that name."""

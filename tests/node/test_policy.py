@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from plans.memory_limit import usual_limit_bytes
 from protocol.manifest import Blob, DataField, DatasetSchema, Function, PlanManifest, Training
 from protocol.server_optimizer import ServerOptimizer
 from protocol.terms import Deadlines, LocalTraining, RunTerms
@@ -221,3 +222,17 @@ def test_policy_file_that_anybody_may_write_is_refused(tmp_path: Path) -> None:
     path.chmod(0o666)
     with pytest.raises(PolicyError, match="chmod o-w"):
         Policy.load(path)
+
+
+def test_by_default_a_run_may_take_half_of_the_memory() -> None:
+    assert Policy().memory_limit == usual_limit_bytes()
+    assert Policy(max_memory_bytes=1 << 30).memory_limit == 1 << 30
+
+
+@pytest.mark.parametrize("value", ["268435455", "0", '"all"', "1.5"])
+def test_a_limit_of_memory_that_means_nothing_is_refused(tmp_path: Path, value: str) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(f"max_memory_bytes = {value}\n")
+    file.chmod(0o600)
+    with pytest.raises(PolicyError, match="max_memory_bytes"):
+        Policy.load(file)
