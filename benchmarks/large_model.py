@@ -3,10 +3,11 @@
 `python -m benchmarks.large_model [--json] [--peers 3] [--rounds 2] [--optimizer sgd] [--blocks 6] [--tokens 11776]`
 
 This process is the author: it traces, checks, signs and publishes; its check runs the plan in a process of its own.
-Memory is Linux's VmHWM, the most a process ever had resident. A node's baseline is what it holds when it has
-registered, before it knows of any plan: interpreter, libraries, its dataset. The author's is what is there once
-`plans` and `torch` are imported, the check's once that process has imported what it needs. What a process may take at
-most is known for the model of the default size; others are measured alone.
+Memory is what a process has resident at most: Linux's VmHWM. A node trains in a process of its own as well: its
+figure is the most that both had at one time, looked at every 5 ms; its baseline is what it holds when it has
+registered, before it knows of any plan (interpreter, libraries, its dataset), and the libraries of the other process.
+The author's is what is there once `plans` and `torch` are imported, the check's once that process has imported what
+it needs. What a process may take at most is known for the model of the default size; others are measured alone.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import nn
 import plans
 from benchmarks.deployment import Deployment
 from benchmarks.measure import at_least, options_of, print_report
-from benchmarks.resident import Checking, checking_baseline, memory
+from benchmarks.resident import Checking, Nodes, baseline_of, memory
 from protocol.terms import Deadlines
 from python_node.author import Author, make_terms
 from python_node.loop import run
@@ -112,16 +113,18 @@ async def measure(plan: plans.Plan, size: Size, peers: int, rounds: int) -> dict
         files = [world.save_data(f"data-{i}", data(size, i)) for i in range(peers)]
         await asyncio.gather(*(world.node(f"node-{i}", file) for i, file in enumerate(files)))
         nodes = list(world.nodes.values())
-        baseline = [memory(node.pid, "VmRSS") for node in nodes]
+        training = baseline_of("plans.process")
+        baseline = [memory(node.pid, "VmRSS") + training for node in nodes]
         server_baseline = memory(world.signaling_pid, "VmRSS")
         began = time.perf_counter()
-        await author.publish(plan, terms)
-        published = time.perf_counter() - began
-        done = [
-            [await node.until("round_completed", round=number, within_s=900) for node in nodes]
-            for number in range(1, rounds + 1)
-        ]
-        peak = [memory(node.pid) for node in nodes]
+        with Nodes(node.pid for node in nodes) as followed:
+            await author.publish(plan, terms)
+            published = time.perf_counter() - began
+            done = [
+                [await node.until("round_completed", round=number, within_s=900) for node in nodes]
+                for number in range(1, rounds + 1)
+            ]
+        peak = [followed.peaks[node.pid] for node in nodes]
         of_model = 4 * plan.manifest.parameter_count
         over_model = [(p - b) / of_model for p, b in zip(peak, baseline, strict=True)]
         return {
@@ -157,7 +160,7 @@ def main() -> None:
     )  # fmt: skip
     options = parser.parse_args()
     size = Size(blocks=options.blocks, tokens=options.tokens)
-    baseline = {"author": memory("self", "VmRSS"), "check": checking_baseline()}
+    baseline = {"author": memory("self", "VmRSS"), "check": baseline_of("plans.trial")}
     began = time.perf_counter()
     with Checking() as checking:
         plan = traced(size, OPTIMIZERS[options.optimizer])

@@ -1,17 +1,19 @@
-"""What processes take on Linux: any by its id, and the one that an author's check starts."""
+"""What processes take on Linux: any by its id, those that run plans for others, and nodes together with theirs."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from threading import Event, Thread
 from typing import Self
 
-__all__ = ["Checking", "checking_baseline", "cpu_s", "memory"]
+__all__ = ["Checking", "Nodes", "baseline_of", "cpu_s", "memory"]
 
 _LOOK_S = 0.005
+_CHECKS, _TRAINS = b"plans.trial", b"plans.process"
 
 
 def cpu_s(pid: int) -> float:
@@ -53,12 +55,23 @@ class Checking:
                     self._look(pid)
 
     def _look(self, pid: str) -> None:
-        try:
-            # before it runs Python, a new process shows its parent's memory
-            if b"plans.trial" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                self.peak = max(self.peak, memory(pid))
-        except (OSError, RuntimeError):  # it has ended
-            return
+        if _runs(pid, _CHECKS):
+            self.peak = max(self.peak, _held(pid, "VmHWM"))
+
+
+def _runs(pid: str, module: bytes) -> bool:
+    """Whether a process runs that module; before it runs Python, a new process shows its parent's memory."""
+    try:
+        return module in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return False
+
+
+def _held(pid: str, key: str = "VmRSS") -> int:
+    try:
+        return memory(pid, key)
+    except (OSError, RuntimeError):  # it has ended
+        return 0
 
 
 def _children(task: Path) -> list[str]:
@@ -69,7 +82,35 @@ def _children(task: Path) -> list[str]:
         return []
 
 
-def checking_baseline() -> int:
-    """Bytes that such a process has resident before it reads a plan."""
-    code = "import plans.trial; from benchmarks.resident import memory; print(memory('self', 'VmRSS'))"
+class Nodes:
+    """Follows nodes, each with the process that trains for it, in a `with` block: the most both had at one time."""
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        self.peaks = dict.fromkeys(pids, 0)
+        self._seen: set[int] = set()
+        self._done, self._thread = Event(), Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+        if kind is None and self._seen != set(self.peaks):
+            raise RuntimeError("a node trained in no process of its own")
+
+    def _follow(self) -> None:
+        while not self._done.wait(_LOOK_S):
+            for pid, peak in self.peaks.items():
+                tasks = Path(f"/proc/{pid}/task")
+                trainers = [child for task in tasks.iterdir() for child in _children(task) if _runs(child, _TRAINS)]
+                if trainers:
+                    self._seen.add(pid)
+                self.peaks[pid] = max(peak, memory(pid, "VmRSS") + sum(_held(child) for child in trainers))
+
+
+def baseline_of(module: str) -> int:
+    """Bytes that a process of such a module has resident before it reads a plan."""
+    code = f"import {module}; from benchmarks.resident import memory; print(memory('self', 'VmRSS'))"
     return int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)

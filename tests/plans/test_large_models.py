@@ -17,7 +17,7 @@ from plans.large_models import is_large
 
 PEAK_OF_A_TRACE = """
 import json, sys
-from benchmarks.resident import Checking, checking_baseline, memory
+from benchmarks.resident import Checking, baseline_of, memory
 from tests.plans.test_large_models import trace_mlp
 
 trace_mlp(8, sys.argv[1])
@@ -25,7 +25,7 @@ before = memory("self", "VmRSS")
 open("/proc/self/clear_refs", "w").write("5")
 with Checking() as checking:
     size = 4 * trace_mlp(1100, sys.argv[1]).manifest.parameter_count
-check = checking.peak - checking_baseline()
+check = checking.peak - baseline_of("plans.trial")
 print(json.dumps([(memory("self") - before) / size, (memory("self", "VmRSS") - before) / size, check / size]))
 """
 
