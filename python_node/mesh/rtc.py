@@ -90,7 +90,7 @@ class RtcConnection:
         self._channel.on("open", events.on_open)
         self._channel.on("message", self._received)
         self._channel.on("bufferedamountlow", events.on_writable)
-        self._channel.on("close", lambda: self._ended("the data channel was closed"))
+        self._channel.on("close", self._channel_closed)
         self._pc.on("connectionstatechange", self._state_changed)
 
     async def create_offer(self) -> str:
@@ -201,6 +201,9 @@ class RtcConnection:
             self._ended("text came on a binary channel")
             return
         self._events.on_data(data)
+
+    def _channel_closed(self) -> None:
+        self._ended(getattr(self._channel.transport, "refusal", "") or "the data channel was closed")
 
     def _state_changed(self) -> None:
         if self._pc.connectionState in {"failed", "closed"}:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from protocol.link import MessageKind
 from python_node.mesh import MeshConfig
 from python_node.mesh.fast_sctp import FastSctpTransport, installed, is_known_version, lending
-from python_node.mesh.fast_sctp.packets import split_packet
+from python_node.mesh.fast_sctp.packets import PacketError, split_packet
 
 FAST, STOCK = MeshConfig(fast_sctp=True), MeshConfig(fast_sctp=False)
 
@@ -166,10 +166,13 @@ def packet_for(receiver, chunks):
 
 
 @given(st.binary(max_size=100), st.booleans())
-def test_arbitrary_packets_are_split_or_left_to_the_library(data, valid):
+def test_arbitrary_packets_are_split_within_their_bounds_or_refused(data, valid):
     if valid and len(data) >= 12:
         data = data[:8] + struct.pack("<L", crc32c(data[:8] + b"\0\0\0\0" + data[12:])) + data[12:]
-    found = split_packet(data)
+    try:
+        found = split_packet(data)
+    except PacketError:
+        return
     assert found is None or all(12 < begin <= end <= len(data) for _, _, begin, end in found[1])
 
 
@@ -205,6 +208,42 @@ async def test_datagrams_of_the_handshake_stay_before_later_ones(network):
     dtls._datagram(b"\x17later", 1)
     assert sizes == [1]
     assert not order
+    await network.until(lambda: network.messages)
+
+
+class Collector:
+    """A datagram transport that keeps what is sent."""
+
+    def __init__(self):
+        self.sent = []
+
+    def sendto(self, data, _addr):
+        self.sent.append(data)
+
+
+@pytest.mark.parametrize("size", [20, 1000])
+async def test_several_records_in_one_datagram_leave_nothing_behind(network, size):
+    """OpenSSL keeps what was not read: a peer could have it keep one datagram after the other."""
+    a, b = await two(network, FAST, FAST)
+    receiver = sctp_of(network, b, a).transport
+    collector = Collector()
+    protocols = sctp_of(network, a, b).transport.transport._connection._protocols
+    sockets = [protocol.transport for protocol in protocols]
+    for protocol in protocols:
+        protocol.transport = collector
+    for number in range(5):
+        network.meshes[a].send(b, MessageKind.CONTROL, bytes([number]) * size)
+    receiver._datagram(b"".join(collector.sent), 1)
+    for protocol, socket in zip(protocols, sockets, strict=True):
+        protocol.transport = socket
+    assert [m[3] for m in network.messages] == [bytes([number]) * size for number in range(5)]
+
+
+async def test_empty_and_short_datagrams_change_nothing(network):
+    a, b = await two(network, FAST, FAST)
+    for data in (b"", b"\x17", b"\x17" * 12, b"\x17\xfe\xfd" + bytes(10), bytes(60_000)):
+        sctp_of(network, b, a).transport._datagram(data, 1)
+    network.meshes[a].send(b, MessageKind.CONTROL, b"still here")
     await network.until(lambda: network.messages)
 
 

@@ -1,8 +1,9 @@
 """Faster SCTP and DTLS transports for known versions of aiortc (docs/transport.md, spec 04 §7).
 
 aiortc awaits once per packet, acknowledges each packet with a packet, walks its queues per packet and makes a timer
-per acknowledgement. The subclasses here keep its state and its code for everything unusual (set-up, loss, reordering,
-resets, timeouts) and take over the common path alone: data that arrives in order and is acknowledged in order.
+per acknowledgement. The subclasses here keep its state and its code for set-up, resets and retransmissions, and take
+over what comes, and what is acknowledged in order. They serve one ordered, reliable channel (spec 04 §1); a peer that
+sends what does not belong there loses its link.
 
 - A datagram goes from the socket through DTLS to the data channel's handler in one call, without a queue or a task.
 - Data is acknowledged every second packet (every fourth for a sender that marks the packets it waits for, RFC 7053),

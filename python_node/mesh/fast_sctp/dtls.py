@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from aiortc.rtcdtlstransport import RTCDtlsParameters, RTCDtlsTransport, State
 from OpenSSL import SSL
@@ -13,6 +13,13 @@ from python_node.mesh.fast_sctp.packets import run_now
 from python_node.mesh.fast_sctp.receiving import FastSctpTransport
 
 __all__ = ["FastDtlsTransport"]
+
+_LEAST: Final = 19
+_MOST: Final = 64
+"""What begins with a byte between these is a DTLS record (RFC 7983)."""
+_HEADER: Final = 13
+"""Bytes of a record before its content; the last two are the content's length (RFC 6347 §4.1)."""
+_RECORD_BYTES: Final = 1500
 
 
 class FastDtlsTransport(RTCDtlsTransport):
@@ -46,38 +53,46 @@ class FastDtlsTransport(RTCDtlsTransport):
             return
         ssl: Any = self._ssl
         ssl.send(data)
-        pair.protocol.transport.sendto(ssl.bio_read(1500), pair.remote_addr)
+        pair.protocol.transport.sendto(ssl.bio_read(_RECORD_BYTES), pair.remote_addr)
 
     async def _send_data(self, data: bytes) -> None:
         self.send_now(data)
 
     def _datagram(self, data: bytes, _component: int) -> None:
         """Take a datagram that is no STUN message."""
-        if self._state is not State.CONNECTED or not 19 < data[0] < 64:
+        if self._state is not State.CONNECTED or self._stopped or not data or not _LEAST < data[0] < _MOST:
             return
         if not self._ice._queue.empty():
             # What came during the handshake still waits for the library's pump: stay behind it.
             self._ice._queue.put_nowait((data, 1))
             return
         ssl: Any = self._ssl
+        ssl.bio_write(data)
+        size = len(data)
+        alone = size <= _RECORD_BYTES and size == _HEADER + int.from_bytes(data[_HEADER - 2 : _HEADER])
+        more = self._take_record(ssl)
+        while more and not alone:  # what stayed behind of several records in a datagram would stay in memory
+            more = self._take_record(ssl)
+
+    def _take_record(self, ssl: Any) -> bool:
+        """Take what OpenSSL can decrypt; False where that is nothing, or all that is wanted."""
         try:
-            ssl.bio_write(data)
-            plain = ssl.recv(1500)
+            plain = ssl.recv(_RECORD_BYTES)
         except SSL.ZeroReturnError:
             # The other side ended the session: the library's pump wakes up and reports it.
             self._ice._queue.put_nowait(None)
-            return
+            return False
         except SSL.Error:
             # No application data: a handshake message of before, answered if OpenSSL has an answer, or a forgery.
-            run_now(self._write_ssl())
-            return
+            if self._ice._nominated:
+                run_now(self._write_ssl())
+            return False
         receiver = self._data_receiver
-        if receiver is None:
-            return
         if isinstance(receiver, FastSctpTransport):
             receiver.handle_packet(plain)
-        else:
+        elif receiver is not None:
             run_now(receiver._handle_data(plain))
+        return not self._stopped
 
 
 def _direct(protocol: Any, deliver: Any) -> Any:
@@ -85,7 +100,7 @@ def _direct(protocol: Any, deliver: Any) -> Any:
     library = type(protocol).datagram_received
 
     def datagram_received(data: bytes, addr: tuple[Any, ...]) -> None:
-        if data and 19 < data[0] < 64:
+        if data and _LEAST < data[0] < _MOST:
             deliver(data, 1)
         else:
             library(protocol, data, addr)

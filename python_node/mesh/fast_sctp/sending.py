@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import struct
 from time import time
 from typing import Final
 
@@ -22,6 +23,7 @@ from python_node.mesh.fast_sctp.acknowledging import AcknowledgingTransport
 from python_node.mesh.fast_sctp.packets import (
     DATA,
     DATA_HEADER,
+    HALF,
     IMMEDIATE,
     PACKET_BYTES,
     PADDING,
@@ -29,12 +31,14 @@ from python_node.mesh.fast_sctp.packets import (
     SACK_FIELDS,
     TSNS,
     OutgoingChunk,
+    PacketError,
     newer,
     run_now,
 )
 
 __all__ = ["SendingTransport"]
 
+_GAP: Final = struct.Struct("!HH")
 _BURST_BYTES: Final = 32 * USERDATA_MAX_LENGTH
 _FIRST_WINDOW_BYTES: Final = 10 * USERDATA_MAX_LENGTH
 _WINDOW_BYTES: Final = 1 << 20
@@ -134,19 +138,28 @@ class SendingTransport(AcknowledgingTransport):
             DATA, chunk.flags, 16 + size, chunk.tsn, chunk.stream_id, chunk.stream_seq, chunk.protocol
         )
         parts = [header, data, PADDING[size % 4]]
-        plain_sack = self._unacknowledged and not self._sack_misordered and not self._sack_duplicates
+        plain_sack = self._unacknowledged and not self._held and not self._sack_duplicates
         if plain_sack and size + 12 + 16 + SACK_BYTES <= PACKET_BYTES - 3:
             parts.insert(0, self._plain_sack())
         self._send_packet(b"".join(parts))
 
     def _sack_arrived(self, data: bytes, begin: int, end: int) -> None:
         cumulative, _rwnd, gaps, _duplicates = SACK_FIELDS.unpack_from(data, begin)
+        before = self._last_sacked_tsn
+        if (before - cumulative - 1) % TSNS < HALF - 1:
+            return  # older than the last
+        last = self._sent_queue[-1].tsn if self._sent_queue else before
+        outstanding = (last - cumulative) % TSNS
+        if outstanding >= HALF:
+            raise PacketError(
+                f"expected an acknowledgement of TSNs up to {last}, got {cumulative}, which was never sent"
+            )
+        if gaps:
+            _check_gaps(gaps, outstanding, data, begin)
         unusual = gaps or self._may_retransmit or self._fast_recovery_exit is not None or self._forward_tsn_streams
         if unusual:
             self._may_retransmit = True
             run_now(self._receive_sack_chunk(SackChunk(body=data[begin:end])))
-            return
-        if newer(self._last_sacked_tsn, cumulative):
             return
         self._last_sacked_tsn = self._advanced_peer_ack_tsn = cumulative
         full = self._flight_size >= self._cwnd
@@ -187,3 +200,12 @@ class SendingTransport(AcknowledgingTransport):
         if self._partial_bytes_acked >= self._cwnd:
             self._partial_bytes_acked -= self._cwnd
             self._cwnd += USERDATA_MAX_LENGTH
+
+
+def _check_gaps(count: int, outstanding: int, data: bytes, begin: int) -> None:
+    """The library walks through every TSN of every gap block: they must be of what was sent, and each there once."""
+    named = 0
+    for first, last in _GAP.iter_unpack(data[begin + SACK_FIELDS.size : begin + SACK_FIELDS.size + 4 * count]):
+        named += last - first + 1
+        if not 0 < first <= last <= outstanding or named > outstanding:
+            raise PacketError(f"expected gap blocks within the {outstanding} TSNs outstanding, got {first} to {last}")
