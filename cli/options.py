@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
-from cli.errors import CommandError
+from cli.errors import USAGE, CommandError
+from protocol.errors import LinkError
 from protocol.identity import Identity
 from python_node.author import default_identity_path
-from python_node.mesh import IceServer
+from python_node.mesh import IceServer, check_ice_servers
 from python_node.state import lent_identity
 
 __all__ = [
@@ -42,11 +43,13 @@ IdentityPath = Annotated[
     Path | None, typer.Option("--identity", metavar="FILE", help="Your key; the author's of this user by default.")
 ]
 Stun = Annotated[
-    list[str] | None, typer.Option("--stun", metavar="HOST:PORT", help="A STUN server; may be given again.")
+    list[str] | None, typer.Option("--stun", metavar="HOST:PORT", help="A STUN server; a node uses one.")
 ]
 Turn = Annotated[
     list[str] | None,
-    typer.Option("--turn", metavar="HOST:PORT[?transport=tcp]", help="A TURN server; may be given again."),
+    typer.Option(
+        "--turn", metavar="HOST:PORT[?transport=tcp]", help="A TURN server; turns:HOST:PORT by TLS. A node uses one."
+    ),
 ]
 TurnUsername = Annotated[str | None, typer.Option("--turn-username", help="The user at the TURN servers.")]
 TurnCredential = Annotated[
@@ -66,7 +69,7 @@ def ice_servers(
     """STUN and TURN servers from their options; "stun:" and "turn:" may be left out.
 
     Raises:
-        CommandError: a TURN server without user or password, or an address of another kind.
+        CommandError: a TURN server without user or password, or what a node cannot use.
     """
     servers = [IceServer(urls=(ice_address(address, "stun", "stuns"),)) for address in stun or ()]
     if turn and (username is None or credential is None):
@@ -75,6 +78,10 @@ def ice_servers(
         IceServer(urls=(ice_address(address, "turn", "turns"),), username=username, credential=credential)
         for address in turn or ()
     ]
+    try:
+        check_ice_servers(servers)
+    except LinkError as error:
+        raise CommandError(str(error), code="usage", exit_status=USAGE) from None
     return servers
 
 

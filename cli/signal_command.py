@@ -16,7 +16,7 @@ import typer
 from platformdirs import user_data_path
 
 from cli.errors import USAGE, CommandError
-from cli.options import AsJson, Stun, Turn, ice_address
+from cli.options import AsJson, ice_address
 from cli.output import configure_logs, console, print_json
 from signaling import ConfigError, IceServers, Limits, Server, SignalingConfig, Timing, run
 
@@ -64,8 +64,16 @@ def signal(
     connections_per_address: Annotated[
         int, typer.Option(min=1, help="Connections from one IP address; raise it behind a proxy.")
     ] = Limits().connections_per_address,
-    stun: Stun = None,
-    turn: Turn = None,
+    stun: Annotated[
+        list[str] | None, typer.Option(metavar="HOST:PORT", help="A STUN server for the page; may be given again.")
+    ] = None,
+    turn: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST:PORT[?transport=tcp]",
+            help="A TURN server for the page; turns:HOST:PORT by TLS. May be given again.",
+        ),
+    ] = None,
     turn_secret: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The secret that this server shares with the TURN servers."),

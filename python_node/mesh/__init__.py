@@ -2,6 +2,7 @@
 
 from protocol.link import MessageKind, NegotiationKind, Payload
 from python_node.mesh.config import IceServer, MeshConfig
+from python_node.mesh.ice_servers import check_ice_servers
 from python_node.mesh.link import LinkCounters
 from python_node.mesh.mesh import Connected, Mesh
 
@@ -14,4 +15,5 @@ __all__ = [
     "MessageKind",
     "NegotiationKind",
     "Payload",
+    "check_ice_servers",
 ]

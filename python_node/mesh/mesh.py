@@ -12,6 +12,7 @@ from protocol.errors import LimitExceededError, LinkError
 from protocol.identity import Identity, PeerId, short
 from protocol.link import Limits, MessageKind, NegotiationKind, Payload, ReplayGuard, open_negotiation
 from python_node.mesh.config import IceServer, MeshConfig
+from python_node.mesh.ice_servers import check_ice_servers
 from python_node.mesh.link import Link, LinkCounters
 from python_node.mesh.peer import Peer, PeerContext
 from python_node.mesh.rtc import Certificate
@@ -57,6 +58,7 @@ class Mesh:
         may_link: Callable[[PeerId], bool] | None = None,
     ) -> None:
         self._identity = identity
+        check_ice_servers(ice_servers)
         self._config = config or MeshConfig()
         self._may_link = may_link
         self._guard = ReplayGuard()

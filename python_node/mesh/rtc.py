@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 import aioice.ice
+import structlog
 from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
 from aiortc.rtcdtlstransport import RTCCertificate
 from aiortc.sdp import candidate_from_sdp
@@ -30,6 +33,12 @@ CHANNEL_ID: Final = 0
 _CONNECT_ERRORS: Final = (ValueError, KeyError, IndexError, AttributeError, AssertionError, TypeError)
 """What aiortc raises on a session description it cannot use; it has no error of its own for that."""
 
+_LEAVE_S: Final = 3.0
+"""What is left of a connection after that is its place at a TURN server, which ends by itself."""
+_ANSWER_S: Final = 4.5
+"""The library waits for 5 s and then cancels the question."""
+_log = structlog.get_logger("mesh")
+
 _library_host_addresses = aioice.ice.get_host_addresses
 
 
@@ -40,6 +49,32 @@ def _host_addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:  # noqa: FBT00
 
 
 aioice.ice.get_host_addresses = _host_addresses
+
+_library_relayed_candidate = aioice.ice.relayed_candidate
+
+
+async def _relayed_candidate(*, turn_server: tuple[str, int], **options: Any) -> Any:
+    """Ask a TURN server for a relay. The library goes on without one and tells nobody why."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    try:
+        return await _library_relayed_candidate(turn_server=turn_server, **options)
+    except asyncio.CancelledError:
+        if loop.time() - began > _ANSWER_S:
+            _tell_of_relay(turn_server, f"no answer within {loop.time() - began:.0f} s")
+        raise
+    except Exception as error:
+        _tell_of_relay(turn_server, str(error) or type(error).__name__)
+        raise
+
+
+@cache
+def _tell_of_relay(server: tuple[str, int], reason: str) -> None:
+    """Once per process: each attempt at a link asks again."""
+    _log.warning("turn server gives no relay", server=f"{server[0]}:{server[1]}", reason=reason)
+
+
+aioice.ice.relayed_candidate = _relayed_candidate
 
 
 class Certificate:
@@ -170,8 +205,14 @@ class RtcConnection:
         if self._closing is None:
             for task in self._resolving:
                 task.cancel()
-            self._closing = asyncio.get_running_loop().create_task(self._pc.close())
+            self._closing = asyncio.get_running_loop().create_task(self._close())
         return self._closing
+
+    async def _close(self) -> None:
+        """Take leave of a TURN server too, but of one that does not answer not for the minute the library would."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LEAVE_S):
+                await self._pc.close()
 
     async def _set_remote(self, kind: str, sdp: str) -> None:
         direct, named, complete = _split_candidates(sdp)

@@ -1,6 +1,8 @@
 """Text of options: what is meant is understood, and anything else is one usage error."""
 
 import pytest
+from aiortc import RTCIceServer
+from aiortc.rtcicetransport import connection_kwargs
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -32,8 +34,7 @@ def addresses(**options):
     [
         ("stun.example:3478", "stun:stun.example:3478"),
         ("stun:stun.example:3478", "stun:stun.example:3478"),
-        ("stuns:stun.example:5349", "stuns:stun.example:5349"),
-        ("[::1]:3478", "stun:[::1]:3478"),
+        ("192.0.2.1:3478", "stun:192.0.2.1:3478"),
     ],
 )
 def test_stun_servers_may_be_given_with_or_without_their_scheme(word, url):
@@ -45,6 +46,35 @@ def test_turn_servers_keep_their_transport_and_hide_their_credential():
     assert server.urls == ("turn:turn.example:3478?transport=tcp",)
     assert (server.username, server.credential) == ("me", "secret")
     assert "secret" not in repr(server)
+
+
+@pytest.mark.parametrize(
+    ("given_options", "said"),
+    [
+        ({"stun": ["a.example:1", "b.example:2"]}, "2 STUN servers: a Python node uses one"),
+        ({"turn": ["a.example:1", "turns:b.example:2"]}, "2 TURN servers: a Python node uses one"),
+        ({"stun": ["stuns:stun.example:5349"]}, "'stuns:stun.example:5349': expected stun:HOST:PORT"),
+        ({"stun": ["stun.example:3478?transport=tcp"]}, "a STUN server has no transport"),
+        ({"turn": ["turns:a.example:5349?transport=udp"]}, "over TCP alone, expected turns:HOST:PORT"),
+        ({"turn": ["a.example:3478?transport=tls"]}, "turn:HOST:PORT[?transport=tcp] or turns:HOST:PORT"),
+        ({"turn": ["[::1]:3478"]}, "HOST a name or an IPv4 address"),
+        ({"turn": ["a.example:65536"]}, "'turn:a.example:65536': expected"),
+    ],
+)
+def test_servers_that_a_node_would_leave_out_without_a_word_are_refused(given_options, said):
+    with pytest.raises(CommandError) as refused:
+        addresses(**given_options)
+    assert refused.value.exit_status == USAGE
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["turn:a.example:3478", "turn:a.example:3478?transport=tcp", "turns:a.example:443"])
+async def test_servers_that_a_node_uses_reach_its_library(url):
+    (server,) = ice_servers(None, [url], "me", "secret")
+    parsed = connection_kwargs([RTCIceServer(urls=list(server.urls), username="me", credential="secret")])
+    assert parsed["turn_server"] == ("a.example", int(url.partition("?")[0].rpartition(":")[2]))
+    assert parsed["turn_ssl"] == url.startswith("turns:")
+    assert parsed["turn_transport"] == ("udp" if url == "turn:a.example:3478" else "tcp")
 
 
 @given(st.text())

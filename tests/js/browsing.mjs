@@ -13,7 +13,7 @@ const require = createRequire(new URL("../../mobile_stubs/js/package.json", impo
 const options = JSON.parse(process.argv[2]);
 const say = (name, event) => process.stdout.write(`${JSON.stringify({ ...event, name })}\n`);
 
-const browser = await openBrowser();
+const browser = await openBrowser(options.flags);
 const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
 if (options.before) await context.addInitScript(options.before);
 const page = await context.newPage();

@@ -48,7 +48,7 @@ async def js(package, world, tmp_path):
     """Starts JavaScript nodes by name and ends them all."""
     peers = []
 
-    async def start(name, *, folder=None, **options):
+    async def start(name, *, folder=None, script="peer.mjs", **options):
         data = owned_examples(name)
         source = tmp_path / f"{name}.json"
         source.write_text(json.dumps({"image": data["image"].ravel().tolist(), "label": data["label"].tolist()}))
@@ -61,7 +61,7 @@ async def js(package, world, tmp_path):
             "author": world.author_identity.peer_id,
             "data": str(source),
         }
-        await peer.start(given | options)
+        await peer.start(given | options, script=script)
         return peer
 
     yield start

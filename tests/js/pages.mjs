@@ -51,9 +51,9 @@ const CHROMIUM = "/usr/bin/chromium";
 /** Ends what it was told to start, and throws its folder away, when the process that asked for it is gone. */
 const WHILE_ASKED = 'folder=$1; shift; "$@" --user-data-dir="$folder" & read -r _; kill $!; wait $!; rm -rf "$folder"';
 
-/** A browser whose profile is thrown away with it. */
-export function openBrowser() {
-  return chromium.launch({ executablePath: CHROMIUM, headless: true, args: FLAGS });
+/** A browser whose profile is thrown away with it; `more` flags go before those of all tests. */
+export function openBrowser(more = []) {
+  return chromium.launch({ executablePath: CHROMIUM, headless: true, args: [...more, ...FLAGS] });
 }
 
 /**

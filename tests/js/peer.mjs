@@ -34,6 +34,7 @@ const node = await Node.connect(options.url, {
   platform: options.tap === undefined ? platform : tapped(platform, options.tap),
   policy: { authors: [options.author], minCohort: 3, minSurvivors: 3 },
   datasets: [dataset],
+  iceServers: options.iceServers ?? [],
 });
 // what a node holds is told before the event, so that whoever waits for the event has it
 if (options.own) for (const name of ["joined", "result"]) node.on(name, ({ run }) => tellHeld(run));
@@ -74,6 +75,7 @@ for await (const line of createInterface({ input: process.stdin })) {
     const bytes = Buffer.from(held.model.buffer).toString("hex");
     say("model", { round: held.round, digest: held.modelDigest, bytes });
   }
+  if (command === "pairs") say("pairs", { kinds: globalThis.connections.map((made) => made.getSelectedCandidatePair()?.local.type) });
   if (command === "predict") {
     const data = Float32Array.from(inputs);
     const { data: outputs } = await node.predict(run, { image: { dtype: "float32", shape: [data.length / 64, 64], data } });

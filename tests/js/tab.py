@@ -17,14 +17,19 @@ class Tab(JsPeer):
         self._steps = 0
 
     async def open(
-        self, *, before: str | None = None, between: bool = False, instead: list[tuple[str, str | int]] | None = None
+        self,
+        *,
+        before: str | None = None,
+        between: bool = False,
+        instead: list[tuple[str, str | int]] | None = None,
+        flags: tuple[str, ...] = (),
     ) -> None:
         """Start the browser; `before` is a script that runs in every page before its own.
 
         With `between` the test stands between the page and its websockets. `instead` lists ends of addresses and
-        what is answered there once: "break" or an HTTP status.
+        what is answered there once: "break" or an HTTP status. `flags` are Chromium's.
         """
-        options = {"before": before, "between": between, "instead": instead or []}
+        options = {"before": before, "between": between, "instead": instead or [], "flags": flags}
         await self.start(options, script="browsing.mjs")
 
     async def do(self, step: str, **fields: Any) -> Any:

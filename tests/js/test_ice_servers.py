@@ -79,11 +79,11 @@ async def tab():
     await tab.close()
 
 
-async def joined(tab, world, tmp_path, *, before, stun=""):
+async def joined(tab, world, tmp_path, *, before, stun="", flags=()):
     """Open the page, connect, and accept the run of an author beside two Python nodes; gives all of it."""
     np.savez(tmp_path / "shard.npz", **examples(5))
     hosts = await world.nodes(2)
-    await tab.open(before=before)
+    await tab.open(before=before, flags=flags)
     assert await tab.do("goto", url=world.server.join_url) == 200
     await tab.do("pick", button="Choose a file", paths=[str(tmp_path / "shard.npz")])
     await tab.do("fill", label="Smallest group for a sum", value="3")
@@ -147,11 +147,13 @@ async def test_a_page_that_is_told_of_no_servers_says_so_and_goes_on(tab, tmp_pa
     TURN_SERVER is None and not os.environ.get("CI"),
     reason="needs coturn's turnserver (as root, `make js` installs it)",
 )
-async def test_a_tab_that_may_use_relays_alone_trains_over_a_turn_server(tab, tmp_path, join_page):
-    async with Relay(tmp_path) as relay:
+@pytest.mark.parametrize("over", ["udp", "tcp", "tls"])
+async def test_a_tab_that_may_use_relays_alone_trains_over_a_turn_server(over, tab, tmp_path, join_page):
+    async with Relay(tmp_path, over) as relay:
         ice = IceServers(turn=(relay.url,), turn_secret=relay.secret)
         async with World(tmp_path, page=join_page, mesh=PATIENT, ice=ice) as world:
-            hosts, author, run = await joined(tab, world, tmp_path, before=RELAYED_ONLY)
+            flags = ("--ignore-certificate-errors",) if over == "tls" else ()
+            hosts, author, run = await joined(tab, world, tmp_path, before=RELAYED_ONLY, flags=flags)
             await tab.do("until", selector=".run[data-done]:not([data-done='0'])")
             assert await tab.do("evaluate", script=PAIRS) == ["relay", "relay"]
             assert (await finished(author, run)).state == "finished"

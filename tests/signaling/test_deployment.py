@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
-import ipaddress
 import ssl
 import sys
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from protocol.encoding import digest_of
 from python_node.signaling_blobs import publish
@@ -21,6 +15,7 @@ from python_node.signaling_handshake import Dial
 from python_node.signaling_link import SignalingSession
 from signaling import ConfigError, SignalingConfig, serve
 from tests.signaling.world import GRAPH, OPTIONS, identity, plan_envelope, run_envelope, terms
+from tests.tls import make_certificate
 
 PROCESS = (
     "import pathlib, sys, signaling\n"
@@ -28,37 +23,9 @@ PROCESS = (
 )
 
 
-def certificate(folder):
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    now = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    cert, private = folder / "cert.pem", folder / "key.pem"
-    cert.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return cert, private
-
-
 async def test_tls_works_and_an_unknown_certificate_is_not_trusted(tmp_path):
-    cert, private = certificate(tmp_path)
+    cert, private = tmp_path / "cert.pem", tmp_path / "key.pem"
+    make_certificate(cert, private)
     config = SignalingConfig(folder=tmp_path / "s", port=0, certificate=cert, private_key=private)
     async with await serve(config) as server:
         assert server.url.startswith("wss://")

@@ -216,7 +216,9 @@ export class Node {
       this.datasets = await Promise.all(this.options.datasets.map((dataset) => readDataset(dataset, signal)));
       const schemas = this.datasets.map((dataset) => schemaOf(dataset, this.policy.shareExampleCounts));
       const servers = typeof iceServers === "function" ? iceServers : () => iceServers;
-      const switchboard = await Switchboard.create(identity, await platform.createRtc(), servers, {
+      const rtc = await platform.createRtc();
+      rtc.check?.(servers());
+      const switchboard = await Switchboard.create(identity, rtc, servers, {
         onRoundMessage: (peer, payload, bulk) => this.onRoundMessage(peer, payload, bulk),
         onLink: (peer, up) => this.attempts().forEach((attempt) => attempt.linkChanged(peer, up)),
         onUnreachable: (peer) => this.attempts().forEach((attempt) => attempt.peerGone(peer)),

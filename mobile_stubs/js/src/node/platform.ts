@@ -54,6 +54,8 @@ export interface RtcConnection {
 export interface Rtc {
   /** SHA-256 of that certificate, 64 lower-case hexadecimal digits. */
   readonly fingerprint: string;
+  /** Throws LinkError where this platform would leave one of these out; a platform without the method uses all. */
+  check?(iceServers: readonly IceServer[]): void;
   connect(options: { iceServers: readonly IceServer[]; lowBytes: number; events: RtcEvents }): RtcConnection;
 }
 

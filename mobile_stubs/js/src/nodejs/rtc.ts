@@ -16,6 +16,7 @@ export async function createNodeRtc(): Promise<Rtc> {
   const certificate = await generateCertificate();
   return {
     fingerprint: certificate.fingerprint,
+    check: (iceServers) => void iceServers.flatMap(nativeServers),
     connect: ({ iceServers, lowBytes, events }) => new Connection(certificate, iceServers, lowBytes, events),
   };
 }
@@ -137,14 +138,16 @@ class Connection implements RtcConnection {
   }
 }
 
+/** node-datachannel is built with libjuice, which asks STUN and TURN servers over UDP alone and leaves out the others. */
 function nativeServers(server: IceServer): NativeIceServer[] {
   return [server.urls].flat().map((url) => {
-    const [, scheme = "", rest = ""] = /^(stuns?|turns?):(.*)$/.exec(url) ?? [];
-    const [address = "", query = ""] = rest.split("?");
-    const at = address.lastIndexOf(":");
-    const relayType = scheme === "turns" ? "TurnTls" : query === "transport=tcp" ? "TurnTcp" : "TurnUdp";
-    const host = { hostname: at < 0 ? address : address.slice(0, at), port: at < 0 ? 3478 : Number(address.slice(at + 1)) };
-    const isTurn = scheme.startsWith("turn");
-    return { ...host, ...(isTurn ? { username: server.username ?? "", password: server.credential ?? "", relayType } : {}) };
+    const [, scheme, hostname = "", port = "3478"] = /^(stun|turn):([^:?[\]\s]+)(?::(\d{1,5}))?(?:\?transport=udp)?$/.exec(url) ?? [];
+    if (scheme === undefined) {
+      const shown = JSON.stringify(url.slice(0, 200));
+      throw new LinkError(`ICE server ${shown}: Node.js uses STUN and TURN over UDP alone, expected stun:HOST:PORT or turn:HOST:PORT`);
+    }
+    const host = { hostname, port: Number(port) };
+    const { username = "", credential = "" } = server;
+    return scheme === "stun" ? host : { ...host, username, password: credential, relayType: "TurnUdp" };
   });
 }
