@@ -27,8 +27,8 @@ def data(tsn, payload=b"x", *, flags=FIRST | LAST, stream=0, protocol=BINARY):
     return chunk(DATA, struct.pack("!LHHL", tsn % 2**32, stream, 0, protocol) + payload, flags)
 
 
-def sack(cumulative, *gaps):
-    head = struct.pack("!LLHH", cumulative % 2**32, 1 << 20, len(gaps), 0)
+def sack(cumulative, *gaps, window=1 << 20):
+    head = struct.pack("!LLHH", cumulative % 2**32, window, len(gaps), 0)
     return chunk(SACK, head + b"".join(struct.pack("!HH", *gap) for gap in gaps))
 
 
@@ -200,6 +200,70 @@ async def test_old_acknowledgements_change_nothing(wire):
     for back in (0, 1, 77, 2**31 - 2):
         wire.a.deliver(sack(old - back, (2, 65535)))
     assert await is_alive(wire)
+
+
+def data_sent(end):
+    return [body for _, packet in end.take() for kind, _, body in chunks_of(packet) if kind == DATA]
+
+
+@pytest.mark.parametrize("window", [0, 1, 1160])
+async def test_a_window_of_nothing_gets_one_chunk_at_a_time_and_what_it_opens_to_gets_the_rest(wire, window):
+    sent = 0
+    wire.a.channel.send(bytes(50_000))
+    for _ in range(20):
+        chunks = data_sent(wire.a)
+        assert len(chunks) <= (1 if sent else 10)
+        sent += len(chunks)
+        wire.a.deliver(sack(wire.a.sctp._last_sacked_tsn + len(chunks), window=window))
+    chunks = data_sent(wire.a)
+    assert len(chunks) == 1
+    wire.a.deliver(sack(wire.a.sctp._last_sacked_tsn + 1))
+    assert len(data_sent(wire.a)) > 10
+
+
+async def test_a_message_that_no_window_fits_arrives(wire):
+    wire.b.sctp._held_bytes = (1 << 20) - 3000  # so it offers 3000 bytes
+    wire.a.channel.send(bytes(50_000))
+    await wire.acknowledge()
+    assert wire.b.received == [bytes(50_000)]
+
+
+async def test_a_peer_that_talks_and_acknowledges_nothing_is_given_up(wire):
+    """Its frames would keep the link alive for ever, and what it does not take would wait here."""
+    wire.a.channel.send(b"never acknowledged")
+    heard = itertools.count(next_tsn(wire))
+    while not wire.a.closed:
+        wire.a.deliver(data(next(heard)))
+        await wire.clock.run(0.5)
+        assert len(wire.a.received) < 100
+    assert "10 times" in wire.a.sctp.refusal
+    assert len(wire.a.received) > 20
+
+
+async def test_acknowledgements_between_count_retransmissions_anew(wire):
+    for _ in range(4):
+        wire.a.channel.send(b"late")
+        await wire.clock.run(8)
+        wire.a.deliver(sack(wire.a.sctp._local_tsn - 1))
+    assert not wire.a.closed
+    wire.a.take()
+    wire.b.sctp._last_received_tsn = wire.a.sctp._local_tsn - 1
+    assert await is_alive(wire)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+async def test_a_channel_that_is_reset_ends_the_link_when_its_last_data_came(wire, missing):
+    """Else a peer that never answers our own reset would have a link on which only it speaks."""
+    tsn = next_tsn(wire)
+    reset = struct.pack("!LLLH", wire.b.sctp._reconfig_request_seq, 0, (tsn + missing - 1) % 2**32, 0)
+    wire.a.deliver(chunk(RECONFIG, struct.pack("!HH", 13, 4 + len(reset)) + reset + bytes(2)))
+    if missing:
+        assert not wire.a.closed
+        wire.a.deliver(data(tsn, b"last"))
+    await settle()
+    assert wire.a.closed
+    assert wire.a.received == [b"last"] * missing
+    assert wire.a.sctp.refusal == ""
 
 
 @pytest.mark.parametrize("size", [1, 2, 100, 1172])

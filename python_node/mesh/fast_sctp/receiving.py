@@ -57,8 +57,6 @@ class FastSctpTransport(SendingTransport):
     def __init__(self, transport: RTCDtlsTransport, port: int = 5000) -> None:
         super().__init__(transport, port)
         self._partial_of = (0, 0)
-        self.refusal = ""
-        """What the other side did that ended the association; empty where it did not."""
 
     async def _handle_data(self, data: bytes) -> None:
         self.handle_packet(data)
@@ -124,6 +122,13 @@ class FastSctpTransport(SendingTransport):
             await super()._receive_chunk(chunk)
             if last is not None and chunk.initiate_tag == tag:
                 self._last_received_tsn, self._reconfig_response_seq = last, reset
+
+    async def _reset_deferred_streams(self) -> None:
+        """The other side closes the channel, which is all that the association is for: do not wait for an answer."""
+        await super()._reset_deferred_streams()
+        if any(channel.readyState == "closing" for channel in self._data_channels.values()):
+            await self._abort()
+            self._set_state(self.State.CLOSED)
 
     def _data_arrived(self, flags: int, data: bytes, begin: int, end: int) -> None:
         last = self._last_received_tsn

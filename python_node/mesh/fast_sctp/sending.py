@@ -54,6 +54,7 @@ class SendingTransport(AcknowledgingTransport):
     def __init__(self, transport: RTCDtlsTransport, port: int = 5000) -> None:
         super().__init__(transport, port)
         self._cwnd = _FIRST_WINDOW_BYTES
+        self._peer_window = _WINDOW_BYTES
         self._flushing = False
 
     def _data_channel_send(self, channel: RTCDataChannel, data: bytes | str) -> None:
@@ -116,7 +117,7 @@ class SendingTransport(AcknowledgingTransport):
         if not queue:
             return
         burst = 2 * USERDATA_MAX_LENGTH if self._fast_recovery_exit is not None else _BURST_BYTES
-        window = min(self._flight_size + burst, self._cwnd)
+        window = min(self._flight_size + burst, self._cwnd, self._peer_window)
         now = time()
         while queue and self._flight_size < window:
             chunk = queue.popleft()
@@ -144,7 +145,7 @@ class SendingTransport(AcknowledgingTransport):
         self._send_packet(b"".join(parts))
 
     def _sack_arrived(self, data: bytes, begin: int, end: int) -> None:
-        cumulative, _rwnd, gaps, _duplicates = SACK_FIELDS.unpack_from(data, begin)
+        cumulative, window, gaps, _duplicates = SACK_FIELDS.unpack_from(data, begin)
         before = self._last_sacked_tsn
         if (before - cumulative - 1) % TSNS < HALF - 1:
             return  # older than the last
@@ -156,6 +157,9 @@ class SendingTransport(AcknowledgingTransport):
             )
         if gaps:
             _check_gaps(gaps, outstanding, data, begin)
+        self._peer_window = max(1, window)  # a window of nothing is asked by one chunk (RFC 9260 §6.1 A)
+        if cumulative != before:
+            self._expiries = 0
         unusual = gaps or self._may_retransmit or self._fast_recovery_exit is not None or self._forward_tsn_streams
         if unusual:
             self._may_retransmit = True

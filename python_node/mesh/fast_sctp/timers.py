@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, Final
 
 from aiortc.rtcdtlstransport import RTCDtlsTransport
-from aiortc.rtcsctptransport import SCTP_RTO_MAX, RTCSctpTransport
+from aiortc.rtcsctptransport import SCTP_MAX_ASSOCIATION_RETRANS, SCTP_RTO_MAX, RTCSctpTransport
 
 __all__ = ["TimedTransport"]
 
@@ -28,6 +28,10 @@ class TimedTransport(RTCSctpTransport):
         self._t3_timer: Any = None
         self._t3_deadline = self._t3_timer_at = 0.0
         self._may_retransmit = False
+        self._expiries = 0
+        """How often the timer fired since something was acknowledged."""
+        self.refusal = ""
+        """What the other side did that ended the association; empty where it did not."""
 
     def _update_rto(self, R: float) -> None:  # noqa: N803 (the library's name)
         super()._update_rto(R)
@@ -68,6 +72,11 @@ class TimedTransport(RTCSctpTransport):
         if left > 0:
             self._t3_arm(left)
             self._t3_handle = self._t3_timer
+            return
+        self._expiries += 1
+        if self._expiries > SCTP_MAX_ASSOCIATION_RETRANS:  # RFC 9260 §8.1
+            self.refusal = f"the other side acknowledged nothing, though it was sent {self._expiries - 1} times again"
+            self._set_state(self.State.CLOSED)
             return
         self._may_retransmit = True
         # RFC 9260 §6.3.3 E2; until the next measurement
