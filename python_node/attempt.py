@@ -142,7 +142,7 @@ class Attempt:
         self._seconds: dict[str, float] = {}
         self._faults = Faults()
         self._unwritten: StateError | None = None
-        self._untrained = False
+        self._untrained: str | None = None
         self._gone: dict[PeerId, asyncio.Event] = {peer: asyncio.Event() for peer in self._indexes}
 
     @property
@@ -186,7 +186,7 @@ class Attempt:
         return AttemptReport(
             completed=outcome if isinstance(outcome, Completed) else None,
             failure=failure,
-            told=UNTRAINED if failure is not None and self._untrained else failure,
+            told=UNTRAINED if failure is not None and failure == self._untrained else failure,
             model=self._model if isinstance(outcome, Completed) else None,
             total=self._total if isinstance(outcome, Completed) else None,
             tail=self._tail,
@@ -255,8 +255,8 @@ class Attempt:
         try:
             update = await self._contribute()
         except ProtocolError as error:
-            self._untrained = True
-            self.abort(f"local training failed: {error}")
+            self._untrained = f"local training failed: {error}"
+            self.abort(self._untrained)
             return
         self._seconds["train"] = time.perf_counter() - begun
         self._feed(lambda now: self._machine.provide_update(update, now))

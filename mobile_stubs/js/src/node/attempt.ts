@@ -24,9 +24,14 @@ const MAX_PENDING = 512;
 /** A bulk message counts as so many others. */
 const BULK_WEIGHT = 16;
 
+/** What others are told of it: ONNX Runtime's words hold numbers that an author's graph made of the owner's data. */
+const UNTRAINED = "this node's training failed";
+
 /** How an attempt ended on this peer. */
 export interface AttemptReport {
   readonly outcome: Completed | Failed;
+  /** What others may know of a failure. */
+  readonly told: string | null;
   /** What broke the attempt off on this peer, where something of its own did. */
   readonly error: unknown;
   /** The next model, where the attempt completed. */
@@ -75,6 +80,7 @@ export class Attempt {
   private total: GroupSum | null = null;
   private tail: Bytes = new Uint8Array(0);
   private isClosed = false;
+  private untrained: string | null = null;
   private broken: unknown = null;
   private readonly pending = new Map<PeerId, number>();
   private finish: (outcome: Completed | Failed) => void = () => {};
@@ -126,6 +132,7 @@ export class Attempt {
     const after = this.needs.mesh.total;
     return {
       outcome,
+      told: outcome.action !== "failed" ? null : outcome.reason === this.untrained ? UNTRAINED : outcome.reason,
       error: this.broken,
       model: outcome.action === "completed" ? this.model : null,
       total: outcome.action === "completed" ? this.total : null,
@@ -194,7 +201,9 @@ export class Attempt {
       const update = await this.needs.contribute(this.training.signal);
       this.feed((now) => this.machine.provideUpdate(update, now));
     } catch (error) {
-      if (!this.training.signal.aborted) this.abort(`local training failed: ${describe(error)}`);
+      if (this.training.signal.aborted) return;
+      this.untrained = `local training failed: ${describe(error)}`;
+      this.abort(this.untrained);
     }
   }
 

@@ -155,7 +155,7 @@ export class Participation {
       if (report.error instanceof StorageError) throw report.error;
       const reason = report.outcome.action === "failed" ? report.outcome.reason : "the round gave no model";
       context.report(new NodeError(`round ${round}, attempt ${start.attempt}: ${reason}`, "round-failed"), run);
-      await this.reportFailure(start, reason);
+      await this.reportFailure(start, report.told ?? reason);
       this.catchUp(); // also to be ready anew: signaling may have forgotten it meanwhile
       return;
     }

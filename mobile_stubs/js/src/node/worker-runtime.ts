@@ -34,7 +34,8 @@ export interface Port {
 
 /**
  * A runtime that asks a worker. The worker is made when the first graph is loaded, and anew after one that failed: a
- * call that takes longer than `limitMs` ends its worker, and with it every session that worker had.
+ * call that fails, or takes longer than `limitMs`, ends its worker, and with it every session that worker had: a
+ * WebAssembly memory that a plan made large never shrinks, and one that broke is of no more use.
  */
 export function workerRuntime(openPort: () => Port, limitMs: number = CALL_LIMIT_MS): Runtime {
   let client: Client | null = null;
@@ -64,8 +65,10 @@ class Client {
         const found = this.waiting.get(reply.id);
         this.waiting.delete(reply.id);
         this.watch(); // calls are made one after the other: the next one has its own time
-        if ("error" in reply) found?.reject(new Error(reply.error));
-        else found?.resolve(reply.value);
+        if ("error" in reply) {
+          found?.reject(new Error(reply.error));
+          this.fail("the runtime was ended, as another call in it failed");
+        } else found?.resolve(reply.value);
       },
       (reason) => this.fail(reason),
     );

@@ -12,7 +12,10 @@ import { DEADLINES } from "../network.js";
 const BEAT_MS = 250;
 
 /** An attempt of four peers, of which this one has links to all and hears nothing; it has advertised. */
-async function attemptAmongDeaf(clock: RunningClock) {
+async function attemptAmongDeaf(
+  clock: RunningClock,
+  contribute: AttemptNeeds["contribute"] = () => new Promise(() => {}),
+) {
   const identities = await Promise.all(Array.from({ length: 4 }, () => Identity.generate()));
   const cohort = identities.map(({ peerId }) => peerId).sort();
   const checkpoint = new Float32Array(8);
@@ -52,14 +55,32 @@ async function attemptAmongDeaf(clock: RunningClock) {
     optimizer: FEDAVG,
     parameterCount: checkpoint.length,
     record: () => Promise.resolve(),
-    contribute: () => new Promise(() => {}),
+    contribute,
     onStage: () => {},
     onRefused: () => {},
   });
-  const outcome = attempt.run().then((report) => report.outcome);
-  await advertised;
-  return { attempt, outcome };
+  return { attempt, report: attempt.run(), advertised };
 }
+
+describe("an attempt whose training failed", () => {
+  it("tells its owner what ONNX Runtime said, and others only that it failed", async () => {
+    const clock = new RunningClock(() => 0, BEAT_MS);
+    const said = "indices element out of data bounds, idx=-974812";
+    const { attempt, report } = await attemptAmongDeaf(clock, () => Promise.reject(new Error(said)));
+    const { outcome, told } = await report;
+    expect(outcome).toMatchObject({ action: "failed", reason: `local training failed: Error: ${said}` });
+    expect(told).toBe("this node's training failed");
+    attempt.close();
+  });
+
+  it("tells others why, where something else failed", async () => {
+    const { attempt, report, advertised } = await attemptAmongDeaf(new RunningClock(() => 0, BEAT_MS));
+    await advertised;
+    attempt.abort("signaling named a later attempt");
+    expect((await report).told).toBe("signaling named a later attempt");
+    attempt.close();
+  });
+});
 
 describe("an attempt whose process stood still", () => {
   afterEach(() => vi.useRealTimers());
@@ -68,7 +89,8 @@ describe("an attempt whose process stood still", () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
     const time = { ms: 0 };
     const clock = new RunningClock(() => time.ms, BEAT_MS);
-    const { attempt, outcome } = await attemptAmongDeaf(clock);
+    const { attempt, report, advertised } = await attemptAmongDeaf(clock);
+    await advertised;
     const idle = () => (attempt as unknown as { order: Promise<void> }).order;
 
     await idle();
@@ -83,7 +105,7 @@ describe("an attempt whose process stood still", () => {
       await vi.advanceTimersByTimeAsync(BEAT_MS);
       await idle();
     }
-    expect(await outcome).toMatchObject({ action: "failed", reason: expect.stringContaining("only 1 peers for the roster") });
+    expect((await report).outcome).toMatchObject({ action: "failed", reason: expect.stringContaining("only 1 peers for the roster") });
     expect(time.ms).toBeLessThan(600_000 + 10_000);
     attempt.close();
   });

@@ -147,6 +147,25 @@ describe("ONNX Runtime in a worker", () => {
     }
   }
 
+  it("is ended where a call fails, as its memory never shrinks, and made anew for the next graph", async () => {
+    const ports: TestPort[] = [];
+    const runtime = workerRuntime(() => {
+      const port = new TestPort(({ id, do: what }) =>
+        what === "run" && ports.length === 1 ? { id, error: "std::bad_alloc" } : { id, value: id },
+      );
+      ports.push(port);
+      return port;
+    });
+    const [harmful, honest] = [await runtime.load(new Uint8Array(1)), await runtime.load(new Uint8Array(1))];
+    const waiting = [harmful.run({}), honest.run({})];
+    await expect(waiting[0]).rejects.toThrow("std::bad_alloc");
+    await expect(waiting[1]).rejects.toThrow("as another call in it failed");
+    expect(ports[0]?.isClosed).toBe(true);
+    expect([harmful.isOver, honest.isOver]).toEqual([true, true]);
+    expect(await (await runtime.load(new Uint8Array(1))).run({})).toBeDefined();
+    expect(ports).toHaveLength(2);
+  });
+
   it("is ended where a plan computes without end, and made anew for the next graph", async () => {
     const ports: TestPort[] = [];
     const runtime = workerRuntime(() => {
