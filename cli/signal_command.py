@@ -17,7 +17,7 @@ from platformdirs import user_data_path
 
 from cli.errors import USAGE, CommandError
 from cli.options import AsJson, ice_address
-from cli.output import configure_logs, console, print_json
+from cli.output import configure_logs, console, print_json, text
 from signaling import ConfigError, IceServers, Limits, Server, SignalingConfig, Timing, run
 
 __all__ = ["LogLevel", "signal"]
@@ -117,7 +117,7 @@ def signal(
             f"warning: {host} without TLS: anybody on the way sees who talks to whom; pass --tls-cert and --tls-key",
             file=sys.stderr,
         )
-    run(config, on_listening=lambda server: _tell(server, as_json=as_json))
+    run(config, on_listening=lambda server: _tell(server, config, as_json=as_json))
 
 
 def _audiences(names: Sequence[str]) -> tuple[str, ...]:
@@ -168,10 +168,30 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _tell(server: Server, *, as_json: bool) -> None:
+def _is_wildcard(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _tell(server: Server, config: SignalingConfig, *, as_json: bool) -> None:
     if as_json:
         print_json({"event": "listening", "url": server.url, "server": server.peer_id, "join": server.join_url})
         return
-    console().print(f"listening on [bold]{server.url}[/bold], identity [bold]{server.peer_id}[/bold]", soft_wrap=True)
+    out = console()
+    out.print(f"listening on [bold]{server.url}[/bold], identity [bold]{server.peer_id}[/bold]", soft_wrap=True)
+    if config.audiences:
+        out.print(f"peers dial it as [bold]{text(', '.join(config.audiences))}[/bold]", soft_wrap=True)
     if server.join_url is not None:
-        console().print(f"owners join from a browser at [bold]{server.join_url}[/bold]", soft_wrap=True)
+        out.print(f"owners join from a browser at {_join(server.join_url, config)}", soft_wrap=True)
+
+
+def _join(url: str, config: SignalingConfig) -> str:
+    """Where the page is, as far as this process knows: a proxy may have it under other names."""
+    if config.audiences:
+        return "[bold]/join[/bold] there"
+    if _is_wildcard(config.host):
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        return f"[bold]{url.replace(host, 'HOST', 1)}[/bold], HOST being a name of this machine"
+    return f"[bold]{text(url)}[/bold]"

@@ -8,11 +8,12 @@ import secrets
 import socket
 import ssl
 from dataclasses import dataclass
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import structlog
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus, InvalidURI
 
 from protocol.errors import ProtocolError
 from protocol.identity import Identity, PeerId, short
@@ -134,6 +135,10 @@ def _why(url: str, error: Exception) -> str:
             return "no answer in time; is a firewall on the way?"
         case ssl.SSLError() | ConnectionResetError() | EOFError() | InvalidMessage() if url.startswith("wss:"):
             return f"no TLS there ({str(error) or type(error).__name__}); is the URL ws:// instead of wss://?"
+        case InvalidURI():
+            return f"it sends peers on to {error.uri}; where the URL has a path, is a slash missing at its end?"
+        case InvalidStatus() if error.response.status_code == HTTPStatus.NOT_FOUND:
+            return f"{error}; there is no signaling server at this path"
         case InvalidMessage():
             return f"the answer is no websocket's ({error}); is the URL wss:// instead of ws://?"
         case OSError():

@@ -2,6 +2,10 @@
 
 import os
 import socket
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -9,7 +13,9 @@ from typer.testing import CliRunner
 from cli.errors import CommandError
 from cli.files import write_whole
 from cli.main import app
+from cli.signal_command import _tell
 from plans.release import released_model
+from signaling import SignalingConfig
 
 
 @pytest.mark.parametrize(
@@ -28,6 +34,54 @@ def test_a_wrong_url_is_refused_with_what_to_look_at(refused, url, status, advic
 def test_tls_where_there_is_none_is_said(refused, signaling):
     url = signaling.url.replace("ws://", "wss://")
     assert "is the URL ws:// instead of wss://?" in refused("runs", url, status=4)["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("/here", "it sends peers on to http://elsewhere/here/; where the URL has a path"),
+        ("/nowhere", "at this path"),
+    ],
+)
+def test_a_wrong_path_behind_a_proxy_is_said(refused, path, advice):
+    class Proxy(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            self.send_response(301 if self.path == "/here" else 404)
+            self.send_header("Location", f"http://elsewhere{self.path}/")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        Thread(target=proxy.serve_forever, daemon=True).start()
+        url = f"ws://127.0.0.1:{proxy.server_address[1]}{path}"
+        assert advice in refused("runs", url, status=4)["message"]
+        proxy.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("host", "audiences", "said"),
+    [
+        ("127.0.0.1", (), ["listening on ws://127.0.0.1:8080, identity ab", "at http://127.0.0.1:8080/join"]),
+        ("0.0.0.0", (), ["http://HOST:8080/join, HOST being a name of this machine"]),
+        ("0.0.0.0", ("a.example:443",), ["peers dial it as a.example:443", "from a browser at /join there"]),
+        ("127.0.0.1", ("a.example:443", "b.example:443"), ["as a.example:443, b.example:443", "at /join there"]),
+    ],
+)
+def test_an_operator_reads_where_others_find_the_server(capsys, host, audiences, said):
+    url = f"ws://{host}:8080"
+    _tell(
+        SimpleNamespace(url=url, join_url=f"http://{host}:8080/join", peer_id="ab" * 32),
+        SignalingConfig(folder=Path(), host=host, audiences=audiences),
+        as_json=False,
+    )
+    shown = capsys.readouterr().out
+    for words in said:
+        assert words in shown
 
 
 def test_a_port_in_use_is_said_with_a_way_out(refused, tmp_path):
