@@ -8,6 +8,7 @@ one attempt, and the mesh makes a fresh one instead.
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from functools import cache
 from typing import Any, Final
 
 import aioice.ice
+import aioice.stun
 import structlog
 from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
 from aiortc.rtcdtlstransport import RTCCertificate
@@ -49,6 +51,19 @@ def _host_addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:  # noqa: FBT00
 
 
 aioice.ice.get_host_addresses = _host_addresses
+
+_library_parse_message = aioice.stun.parse_message
+
+
+def _parse_message(data: bytes) -> aioice.stun.Message:
+    """A STUN message. Anybody can send a malformed one; the library expects a ValueError of all that are none."""
+    try:
+        return _library_parse_message(data)
+    except struct.error as error:
+        raise ValueError(f"no whole STUN message: {error}") from None
+
+
+aioice.stun.parse_message = _parse_message
 
 _library_relayed_candidate = aioice.ice.relayed_candidate
 

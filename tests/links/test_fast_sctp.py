@@ -239,6 +239,17 @@ async def test_several_records_in_one_datagram_leave_nothing_behind(network, siz
     assert [m[3] for m in network.messages] == [bytes([number]) * size for number in range(5)]
 
 
+@pytest.mark.parametrize("config", [FAST, STOCK])
+async def test_malformed_stun_messages_of_anybody_change_nothing(network, config):
+    """The library expected 8 bytes of a tie-breaker, got 4, and raised into the event loop."""
+    a, b = await two(network, config, config)
+    message = struct.pack("!HHI12sHHI", 1, 8, 0x2112A442, bytes(12), 0x802A, 4, 0)
+    for protocol in sctp_of(network, b, a).transport.transport._connection._protocols:
+        protocol.datagram_received(message, ("192.0.2.1", 9))
+    network.meshes[a].send(b, MessageKind.CONTROL, b"still here")
+    await network.until(lambda: network.messages)
+
+
 async def test_empty_and_short_datagrams_change_nothing(network):
     a, b = await two(network, FAST, FAST)
     for data in (b"", b"\x17", b"\x17" * 12, b"\x17\xfe\xfd" + bytes(10), bytes(60_000)):

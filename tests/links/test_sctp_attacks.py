@@ -93,7 +93,7 @@ def test_the_library_alone_refuses_them_too():
         b"\0\3\0\3",
         b"\0\3\0\xff",
         chunk(HEARTBEAT) * 9,
-        chunk(INIT_ACK, bytes(1200)),
+        chunk(RECONFIG, struct.pack("!HH", 16, 1200) + bytes(1196)),
     ],
 )
 async def test_what_is_malformed_ends_the_link_with_one_sentence(wire, chunks):
@@ -129,6 +129,18 @@ async def test_an_init_among_other_chunks_changes_nothing(wire):
     for chunks, tag in ((init + chunk(HEARTBEAT), 0), (init, None), (chunk(HEARTBEAT) + init, None)):
         wire.a.deliver(chunks, tag=tag)
     assert await is_alive(wire)
+
+
+async def test_an_init_among_other_chunks_begins_nothing():
+    end = Wire().a
+    await end.sctp.start(None, 5000)
+    end.take()
+    init = chunk(INIT, struct.pack("!LLHHL", 5, 1 << 20, 1, 1, 9))
+    for chunks in (init + chunk(HEARTBEAT), chunk(HEARTBEAT) + init, init + init):
+        end.deliver(chunks, tag=0)
+    assert end.take() == []
+    end.deliver(init, tag=0)
+    assert [kind for kind, _, _ in chunks_of(end.take()[0][1])] == [INIT_ACK]
 
 
 async def test_a_flood_of_inits_on_an_open_link_is_not_answered(wire):
@@ -293,6 +305,40 @@ async def test_data_ahead_of_what_is_missing_is_kept_up_to_a_bound(wire, flags, 
     assert 0 < len(wire.a.sctp._held) <= 2048
     assert held_bytes(wire.a) < 1 << 20
     assert wire.a.sctp._last_received_tsn == (first - 1) % 2**32
+
+
+def last_sack(end):
+    """Window, gap blocks and duplicates of the last acknowledgement."""
+    packet = end.take()[-1][1]
+    assert len(packet) <= PACKET_BYTES
+    body = next(body for kind, _, body in chunks_of(packet) if kind == SACK)
+    _, window, gaps, duplicates = struct.unpack_from("!LLHH", body)
+    blocks = [struct.unpack_from("!HH", body, 12 + 4 * n) for n in range(gaps)]
+    return window, blocks, [struct.unpack_from("!L", body, 12 + 4 * (gaps + n))[0] for n in range(duplicates)]
+
+
+async def test_what_is_kept_is_no_longer_offered_and_what_came_twice_is_said(wire):
+    first = next_tsn(wire)
+    wire.a.deliver(data(first, bytes(1000), flags=FIRST) + data(first + 2, bytes(100), flags=LAST))
+    assert last_sack(wire.a) == ((1 << 20) - 1100, [(2, 2)], [])
+    wire.a.deliver(data(first + 2, bytes(100), flags=LAST) + data(first, bytes(1000), flags=FIRST))
+    assert last_sack(wire.a) == ((1 << 20) - 1100, [(2, 2)], [(first + 2) % 2**32, first])
+    wire.a.deliver(data(first + 1, b"x", flags=0))
+    assert last_sack(wire.a) == (1 << 20, [], [])
+    assert wire.a.received == [bytes(1000) + b"x" + bytes(100)]
+    wire.a.deliver(data(first + 3, bytes(1000), flags=FIRST) + data(first + 4, bytes(1000), flags=0))
+    assert last_sack(wire.a) == ((1 << 20) - 2000, [], [])
+
+
+async def test_an_acknowledgement_of_the_most_gaps_and_repeats_fits_into_a_packet(wire):
+    first = next_tsn(wire)
+    for n in range(300):
+        wire.a.deliver(data(first + 1 + 2 * n))
+    wire.a.take()
+    wire.a.deliver(b"".join(data(first + 1 + 2 * n) for n in range(70)))
+    _, gaps, duplicates = last_sack(wire.a)
+    assert gaps == [(2 + 2 * n, 2 + 2 * n) for n in range(256)]
+    assert duplicates == [(first + 1 + 2 * n) % 2**32 for n in range(32)]
 
 
 async def test_messages_behind_a_flood_of_others_arrive(wire):
