@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import resource
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+
+if sys.platform != "win32":  # plans can be traced there, and no node runs
+    import resource
 
 __all__ = ["BEYOND_LIMIT", "LEAST_LIMIT_BYTES", "keep_to", "machine_bytes", "usual_limit_bytes"]
 
@@ -49,7 +52,8 @@ def keep_to(limit_bytes: int) -> None:
         most = resource.getrlimit(resource.RLIMIT_DATA)[1]
         bound = limit_bytes if most == resource.RLIM_INFINITY else min(limit_bytes, most)
         resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
-        _KILL_ME_FIRST.write_text("1000")
+        with contextlib.suppress(OSError):  # where /proc is closed the limit holds all the same
+            _KILL_ME_FIRST.write_text("1000")
     else:
         end_beyond(limit_bytes, taken_bytes=lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
