@@ -5,6 +5,7 @@ import asyncio
 import numpy as np
 
 from protocol.secagg.apply import model_digest
+from protocol.signaling import RoundStart
 from python_node.author import check_entry
 from tests.e2e.world import finished, models, whole_log
 
@@ -113,7 +114,7 @@ async def test_the_next_round_may_be_named_before_a_node_hears_that_the_others_a
     """Its own signature is among theirs, so that signaling knows first; its model is not thrown away for it."""
     hosts = await world.nodes(3)
     slow = hosts[2].node
-    take, announced, held = slow._switchboard._on_round_message, slow._announced, []
+    take, handle, held = slow._switchboard._on_round_message, slow._handle, []
 
     def hold(peer, payload, bulk):
         if payload[1] == RESULT and held is not None:
@@ -121,15 +122,15 @@ async def test_the_next_round_may_be_named_before_a_node_hears_that_the_others_a
         else:
             take(peer, payload, bulk)
 
-    def let_go(start):
+    def let_go(event):
         nonlocal held
-        announced(start)
-        if start.round == 2 and held is not None:
+        handle(event)
+        if isinstance(event, RoundStart) and event.round == 2 and held is not None:
             waiting, held = held, None
             for item in waiting:
                 take(*item)
 
-    slow._switchboard._on_round_message, slow._announced = hold, let_go
+    slow._switchboard._on_round_message, slow._handle = hold, let_go
     author = await world.author()
     run = (await world.publish(author, plan, cohort_size=3, rounds=2)).run
     assert (await finished(author, run)).state == "finished"
