@@ -16,10 +16,16 @@ _LOOK_S = 0.005
 _CHECKS, _TRAINS = b"plans.trial", b"plans.process"
 
 
-def cpu_s(pid: int) -> float:
-    """Processor seconds, user and system, that a process took so far."""
-    parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(parts[11]) + int(parts[12])) / os.sysconf("SC_CLK_TCK")
+def cpu_s(pid: int | str) -> float:
+    """Processor seconds, user and system, that a process took so far, with those of all it started."""
+    while True:
+        started = [child for task in Path(f"/proc/{pid}/task").iterdir() for child in _children(task)]
+        parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        own_and_ended = sum(int(part) for part in parts[11:15]) / os.sysconf("SC_CLK_TCK")
+        try:
+            return own_and_ended + sum(cpu_s(child) for child in started)
+        except OSError:  # one has just ended: from now on it counts for the process itself
+            continue
 
 
 def memory(pid: int | str, key: str = "VmHWM") -> int:
