@@ -1,1 +1,1 @@
-from tests.js.conftest import installed, package  # noqa: F401 (fixtures, with what becomes of tests without Node.js)
+from tests.js.conftest import package, prepared  # noqa: F401 (fixtures, with what becomes of tests without Node.js)

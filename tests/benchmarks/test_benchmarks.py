@@ -49,7 +49,7 @@ def test_a_benchmark_prints_what_it_promises(name, request):
     if name in FOR_LINUX and sys.platform != "linux":
         pytest.skip("reads /proc")
     if name == "plan_step_web":
-        request.getfixturevalue("installed")
+        request.getfixturevalue("prepared")
     promise = PROMISES[name]
     options = promise.options.split("|")
     out, _ = ran(f"benchmarks.{name}", "--json", *options)

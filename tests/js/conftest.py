@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "mobile_stubs" / "js"
 
 
 @pytest.fixture(scope="session")
-def installed() -> Path:
+def prepared() -> Path:
     """The package's folder, where Node.js and its packages are there."""
     if shutil.which("node") is None or not (PACKAGE / "node_modules" / "typescript").is_dir():
         reason = f"needs Node.js 20 and `npm ci` in mobile_stubs/{PACKAGE.name} (make js)"
@@ -26,11 +26,11 @@ def installed() -> Path:
 
 
 @pytest.fixture(scope="session")
-def package(installed: Path) -> Path:
+def package(prepared: Path) -> Path:
     """The same folder with a fresh `dist`."""
-    done = subprocess.run(["node", "build.mjs"], cwd=installed, capture_output=True, text=True, check=False)
+    done = subprocess.run(["node", "build.mjs"], cwd=prepared, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return installed
+    return prepared
 
 
 @pytest.fixture(scope="session")
