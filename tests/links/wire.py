@@ -10,6 +10,12 @@ from google_crc32c import value as crc32c
 
 from python_node.mesh.fast_sctp import FastSctpTransport
 
+DATA, INIT, INIT_ACK, SACK, HEARTBEAT, ABORT, SHUTDOWN, ERROR = 0, 1, 2, 3, 4, 6, 7, 9
+COOKIE_ECHO, RECONFIG, FORWARD_TSN = 10, 130, 192
+FIRST, LAST, UNORDERED = 2, 1, 4
+BINARY, TEXT, CHANNEL_OPEN = 53, 51, 50
+PACKET_BYTES = 1189
+
 
 class Clock:
     """Stands for the event loop's: timers fire in order when the test lets time pass."""
@@ -132,3 +138,51 @@ def chunks_of(packet):
         found.append((kind, flags, packet[at + 4 : at + size]))
         at += size + -size % 4
     return found
+
+
+def chunk(kind, body=b"", flags=0):
+    return struct.pack("!BBH", kind, flags, 4 + len(body)) + body + bytes(-len(body) % 4)
+
+
+def data(tsn, payload=b"x", *, flags=FIRST | LAST, stream=0, protocol=BINARY):
+    return chunk(DATA, struct.pack("!LHHL", tsn % 2**32, stream, 0, protocol) + payload, flags)
+
+
+def sack(cumulative, *gaps, window=1 << 20):
+    head = struct.pack("!LLHH", cumulative % 2**32, window, len(gaps), 0)
+    return chunk(SACK, head + b"".join(struct.pack("!HH", *gap) for gap in gaps))
+
+
+def next_tsn(wire):
+    return (wire.a.sctp._last_received_tsn + 1) % 2**32
+
+
+async def is_alive(wire):
+    """Whether both directions still carry messages."""
+    for sender, receiver in ((wire.a, wire.b), (wire.b, wire.a)):
+        sender.channel.send(b"still here")
+        await wire.acknowledge()
+        if receiver.received[-1:] != [b"still here"]:
+            return False
+    return True
+
+
+def held_bytes(end):
+    """What a side keeps of messages that are not complete, its bookkeeping included."""
+    sctp = end.sctp
+    kept = sum(100 + len(held[-1]) for held in sctp._held.values()) + len(sctp._partial or b"")
+    return kept + 40 * len(sctp._sack_duplicates) + 300 * len(sctp._inbound_streams)
+
+
+def data_sent(end):
+    return [body for _, packet in end.take() for kind, _, body in chunks_of(packet) if kind == DATA]
+
+
+def last_sack(end):
+    """Window, gap blocks and duplicates of the last acknowledgement."""
+    packet = end.take()[-1][1]
+    assert len(packet) <= PACKET_BYTES
+    body = next(body for kind, _, body in chunks_of(packet) if kind == SACK)
+    _, window, gaps, duplicates = struct.unpack_from("!LLHH", body)
+    blocks = [struct.unpack_from("!HH", body, 12 + 4 * n) for n in range(gaps)]
+    return window, blocks, [struct.unpack_from("!L", body, 12 + 4 * (gaps + n))[0] for n in range(duplicates)]
