@@ -9,6 +9,7 @@ from protocol.round.errors import MessageError, RoundFailedError
 from protocol.round.messages import Advert, Decide, Kind, Received
 from protocol.round.requests import Requests
 from protocol.round.state import RoundState
+from protocol.round.views import Views
 from protocol.secagg.keys import seed_commitment
 from protocol.secagg.parameters import bits_of, indexes_of
 
@@ -18,8 +19,9 @@ __all__ = ["Advertising"]
 class Advertising:
     """Keeps one advert per peer, with the secrets that this peer shares with it."""
 
-    def __init__(self, state: RoundState, requests: Requests) -> None:
+    def __init__(self, state: RoundState, views: Views, requests: Requests) -> None:
         self._state = state
+        self._views = views
         self._requests = requests
         self._adverts: dict[int, Received] = {}
         self._shared: dict[int, tuple[bytes, bytes]] = {}
@@ -135,7 +137,8 @@ class Advertising:
             raise RoundFailedError(f"the roster of {len(roster)} peers leaves this one out")
         absent = roster - self.have()
         if absent or self.digest(roster) != decided.root:
-            self._requests.need(sender, Kind.ADVERTS, bits_of(absent or roster))
+            for holder in self._views.holders(decided):
+                self._requests.need(holder, Kind.ADVERTS, bits_of(absent or roster))
             return False
         keys = [key for index in roster for key in _keys(self.advert(index))]
         if len(set(keys)) != len(keys):

@@ -121,3 +121,5 @@ class Inbox:
             self._agreeing.check(inner)  # the others carry a signature that decoding has checked
         if inner.sender != self._state.own_index:
             self.keep(inner, via=via, forwarded=True)
+            if isinstance(inner.message, Decide):
+                self._views.note_adopted(inner.message, via)

@@ -73,7 +73,7 @@ class RoundMachine:
         )
         self._requests = Requests(state)
         self._views = Views(state)
-        self._advertising = Advertising(state, self._requests)
+        self._advertising = Advertising(state, self._views, self._requests)
         self._sharing = Sharing(state, self._advertising)
         self._collecting = Collecting(state, self._views, self._advertising)
         self._voting = Voting(state, self._views, self._collecting, self._requests)
@@ -296,7 +296,7 @@ class RoundMachine:
         if ack is not None:
             self._views.tell_leader(ack)
         if self._deciding.may_decide(Kind.MASKED, state.t1):
-            mask_set = self._sharing.propose(early_in_view=not self._views.may_overrule())
+            mask_set = self._sharing.propose(later_view=self.view > 0, waited=self._views.may_overrule())
             if mask_set is not None:
                 self._deciding.decide(Kind.MASKED, state.t1, mask_set, bytes(32))
 

@@ -73,18 +73,20 @@ class Sharing:
             return None
         return Ack(view, bits_of(set(self.held)))
 
-    def propose(self, *, early_in_view: bool) -> frozenset[int] | None:
+    def propose(self, *, later_view: bool, waited: bool) -> frozenset[int] | None:
         """As leader: a mask set, once all live peers have answered; at the deadline they answer, so a grace later.
 
-        Peers that were in this stage long before this one answered without its shares, and answer again.
+        Peers that were in this stage long before this one answered without its shares, and answer again. Those leave
+        a later view two graces after it began: there it acts once it has `waited` one of them.
         """
         live = self._state.live(self._state.roster)
-        if not self._acks.keys() >= live and not self._state.overdue(graces=1):
+        last = self._state.overdue(graces=1)
+        if not self._acks.keys() >= live and not (last or (later_view and waited)):
             return None
         chosen = choose_mask_set({i: held for i, held in self._acks.items() if i in self._state.roster})
-        if not chosen >= live and (early_in_view or not self._state.overdue()):
+        if not chosen >= live and not (waited if later_view else self._state.overdue()):
             return None
-        if not self._state.large_enough(chosen) and not self._state.overdue(graces=1):
+        if not self._state.large_enough(chosen) and not last:
             return None
         return chosen
 

@@ -12,7 +12,7 @@ from protocol.round.state import RoundState, Stage
 __all__ = ["Views"]
 
 _LEADER_GRACES = 2.0
-"""Graces that a leader has after the stage's deadline, or after its view began."""
+"""Graces that a leader has after the stage's deadline, or after its view began if that was later."""
 
 
 class Views:
@@ -35,6 +35,8 @@ class Views:
         self.leader = self.leader_of(self.view)
         self._statuses: dict[int, int] = {}
         self._shown: dict[int, set[int]] = {}
+        self._followers: set[int] = set()
+        self._holders: dict[tuple[int, int], list[int]] = {}
         self._deposed: set[int] = set()
         self._told: tuple[int, Message] | None = None
         self.vote: Received | None = None
@@ -52,6 +54,18 @@ class Views:
             return True
         others = self._state.live(frozenset(self._state.post.links))
         return all(self._statuses.get(index, -1) >= self.view for index in others)
+
+    def note_adopted(self, decision: Decide, by: int) -> None:
+        """A peer showed or passed on a decision: so it adopted it, and holds what the decision is about."""
+        holders = self._holders.setdefault((decision.kind, decision.view), [])
+        if by not in holders:
+            holders.append(by)
+
+    def holders(self, decision: Decide) -> list[int]:
+        """Whom to ask for what a decision is about: who made it, and so many who adopted it that one is honest."""
+        enough = self._state.parameters.size - self._state.parameters.threshold + 1
+        others = [i for i in self._holders.get((decision.kind, decision.view), []) if self._state.is_live(i)]
+        return [self.leader_of(decision.view), *others[:enough]]
 
     def may_overrule(self) -> bool:
         """Whether a new leader has waited long enough for what others owe it: answers, or the proof of a decision."""
@@ -75,7 +89,7 @@ class Views:
                 self._next()
 
     def keep_status(self, received: Received) -> None:
-        """A peer moved to a view; if this peer leads it, it owes that peer what it adopted.
+        """A peer moved to a view; it is owed what this peer adopted and it did not, and from who leads the view more.
 
         Raises:
             ProtocolError: the status shows something that is no decision, or a decision that breaks a rule.
@@ -87,25 +101,28 @@ class Views:
         self._statuses[sender] = status.view
         shown = [self._state.post.codec.decode(raw, bulk=False) for raw in status.decisions]
         leads = self.leader_of(status.view) == self._state.own_index
+        self._shown.setdefault(sender, set()).update(
+            inner.message.kind for inner in shown if isinstance(inner.message, Decide)
+        )
         if leads:
-            self._shown[sender] = {inner.message.kind for inner in shown if isinstance(inner.message, Decide)}
+            self._followers.add(sender)
         for inner in shown:
             if not isinstance(inner.message, Decide):
                 self._state.post.report(sender, f"peer {sender} sent a status with a {type(inner.message).__name__}")
             else:
                 self.decisions.keep(inner)
-        if leads:
-            for kind in self.decisions.all_adopted():
-                self._pass_on(sender, kind)
-            if self.certificate is not None:
-                self._state.post.send(sender, self.certificate)
+                self.note_adopted(inner.message, sender)
+        for kind in self.decisions.all_adopted():
+            self._pass_on(sender, kind)
+        if leads and self.certificate is not None:
+            self._state.post.send(sender, self.certificate)
 
     def adopt(self, received: Received) -> None:
         """Adopt a decision and pass it on to those who look to this peer for it."""
         assert isinstance(received.message, Decide)
         self.decisions.adopt(received)
         if received.sender != self._state.own_index:
-            for follower in self._shown:
+            for follower in sorted(self._followers):
                 self._pass_on(follower, received.message.kind)
 
     def expect_soon(self) -> None:
@@ -123,7 +140,7 @@ class Views:
     def adopt_certificate(self, certificate: Message) -> None:
         """Keep the certificate for those who look to this peer for it."""
         self.certificate = certificate
-        for follower in self._shown:
+        for follower in sorted(self._followers):
             self._state.post.send(follower, certificate)
 
     def tell_leader(self, message: Message) -> None:
@@ -166,7 +183,9 @@ class Views:
         state.changes += 1
         if self.view >= state.parameters.size:
             raise RoundFailedError(f"no leader left in stage {state.stage.name.lower()}")
-        self.leader_deadline = state.now + _LEADER_GRACES * state.grace
+        # peers may train for as long as they might under the leader before, unless they have voted already
+        begins = state.now if self.vote is not None else max(state.now, state.stage_deadline)
+        self.leader_deadline = begins + _LEADER_GRACES * state.grace
         self.ready_at = state.now + state.grace / 2
         self._told = None
         shown = tuple(bytes(decision.raw) for decision in self.decisions.all_adopted().values())

@@ -76,7 +76,8 @@ class Voting:
             )
         if self._collecting.root(survivors) != decided.root:
             absent = decided.members & ~self._collecting.store.commits
-            self._requests.need(sender, Kind.COMMITS, absent or decided.members)
+            for holder in self._views.holders(decided):
+                self._requests.need(holder, Kind.COMMITS, absent or decided.members)
             return False
         return True
 

@@ -78,17 +78,19 @@ GUARDS = [
     Guard("fingerprint of the advert", R + "advertising.py", "            if via == sender:\n", "            if False:\n"),
     Guard("fingerprint of a forwarded advert", R + "advertising.py", "                self._state.post.close(index)\n", ""),
     Guard("a forwarded advert counts", R + "advertising.py", "            if via == sender:\n", "            if True:\n"),
+    Guard("views last while peers train", R + "views.py", "if self.vote is not None else max(state.now, state.stage_deadline)", ""),
+    Guard("who shows that it adopted is asked", R + "views.py", ", *others[:enough]]", "]"),
     Guard("leaders wait for votes", R + "voting.py", "if self._views.is_left():", "if self._state.overdue(graces=1):"),
     Guard(
         "leaders wait for shares of who came late",
         R + "sharing.py",
-        "if not chosen >= live and (early_in_view or not self._state.overdue()):",
+        "if not chosen >= live and not (waited if later_view else self._state.overdue()):",
         "if False:",
     ),
     Guard(
         "leaders wait for a mask set that is large enough",
         R + "sharing.py",
-        "if not self._state.large_enough(chosen) and not self._state.overdue(graces=1):",
+        "if not self._state.large_enough(chosen) and not last:",
         "if False:",
     ),
     Guard(

@@ -656,6 +656,60 @@ def test_peer_that_says_nothing_more_but_keeps_its_links_costs_nobody_else_the_r
         network.observer.end()
 
 
+@pytest.mark.parametrize("n", [4, 5, 7])
+def test_leader_lost_while_others_train_for_long_costs_only_itself(n: int) -> None:
+    """The leaders after it wait as long as it would have: views do not run out before the slowest has trained."""
+    network = observed(n)
+    head = leader(network)
+    slowest = (head + 2) % n
+    network.start(without_update=frozenset({slowest}))
+    network.run_until(lambda: all(m.machine.stage is Stage.COLLECT for m in network.members))
+    network.kill(head)
+    trained = network.now + 59
+    while network.wire or network.next_due() < trained:
+        if network.wire:
+            network.deliver()
+        else:
+            network.step_time()
+    network.now = trained
+    network.give_update(slowest)
+    network.run()
+    assert_completed(network, set(range(n)) - {head})
+
+
+@pytest.mark.parametrize("cut_off", [1, 2, 5])
+@pytest.mark.parametrize("kind", [Kind.ROSTER, Kind.MASKED])
+def test_peer_that_a_leader_tells_no_decision_has_it_from_the_others(kind: int, cut_off: int) -> None:
+    network = observed(7)
+    head = leader(network)
+    untold = {(head + 1 + i) % 7 for i in range(cut_off)}
+    network.tamper = lambda sender, to, data, _bulk: (
+        [] if sender == head and to in untold and (data[1], data[12]) == (2, kind) else [data]
+    )
+    network.start()
+    network.run()
+    honest = [m for i, m in enumerate(network.members) if i != head]
+    assert [m.failed for m in honest] == [None] * 6
+    assert len({m.completed.model_digest for m in honest}) == 1
+    network.observer.end()
+
+
+def test_adverts_that_a_leader_keeps_from_some_are_had_from_who_adopted_the_roster() -> None:
+    """The leader's own advert is in its roster, and it answers nobody."""
+    network = observed(7)
+    head = leader(network)
+    without = {(head + i) % 7 for i in (1, 2, 4, 5)}
+    network.tamper = lambda sender, to, data, _bulk: (
+        [] if sender == head and not (data[1] == 2 or (data[1] == 1 and to not in without)) else [data]
+    )
+    network.start()
+    network.run()
+    honest = [m for i, m in enumerate(network.members) if i != head]
+    assert [m.failed for m in honest] == [None] * 6
+    assert len({m.completed.model_digest for m in honest}) == 1
+    network.observer.end()
+
+
 @pytest.mark.parametrize("told", range(1, 6))
 def test_leader_that_tells_some_the_roster_and_dies_costs_only_itself(told: int) -> None:
     """The next leader may be one that came to the roster long after others gave up waiting for its shares."""

@@ -10,6 +10,7 @@ import { type Advert, Asked, type Decide, type Received } from "./messages.js";
 import type { Requests } from "./requests.js";
 import { sameBody } from "./same.js";
 import { agreed, type RoundState } from "./state.js";
+import type { Views } from "./views.js";
 
 /** Keeps one advert per peer, with the secrets that this peer shares with it. */
 export class Advertising {
@@ -18,6 +19,7 @@ export class Advertising {
 
   constructor(
     private readonly state: RoundState,
+    private readonly views: Views,
     private readonly requests: Requests,
   ) {}
 
@@ -137,7 +139,9 @@ export class Advertising {
     if (!state.isIn(roster)) throw new RoundFailedError(`the roster of ${count(roster)} peers leaves this one out`);
     const absent = roster & ~this.have();
     if (absent !== NONE || !equalBytes(await this.digest(roster), decided.root)) {
-      await this.requests.need(sender, Asked.ADVERTS, absent === NONE ? roster : absent);
+      for (const holder of this.views.holders(decided)) {
+        await this.requests.need(holder, Asked.ADVERTS, absent === NONE ? roster : absent);
+      }
       return false;
     }
     const keys = indexesOf(roster).flatMap((index) => keysOf(this.advert(index)));

@@ -56,7 +56,7 @@ export class RoundMachine {
   ) {
     state.post.onOwn = (received) => this.keep(received, state.ownIndex, false);
     this.requests = new Requests(state);
-    this.advertising = new Advertising(state, this.requests);
+    this.advertising = new Advertising(state, views, this.requests);
     this.sharing = new Sharing(state, this.advertising);
     this.collecting = new Collecting(state, views, this.advertising);
     this.voting = new Voting(state, views, this.collecting, this.requests);
@@ -264,7 +264,9 @@ export class RoundMachine {
     if (!["advert", "decide", "commit"].includes(inner.message.type)) {
       throw new MessageError(`peer ${via} forwarded a ${inner.message.type}`);
     }
-    if (inner.sender !== this.ownIndex) await this.keep(inner, via, true);
+    if (inner.sender === this.ownIndex) return;
+    await this.keep(inner, via, true);
+    if (isOf(inner, "decide")) this.views.noteAdopted(inner.message, via);
   }
 
   // Transitions.
@@ -333,7 +335,7 @@ export class RoundMachine {
     const ack = sharing.ack(this.view);
     if (ack !== null) await this.views.tellLeader(ack);
     if (!this.mayDecide(Decision.MASKED, t1)) return;
-    const maskSet = sharing.propose(!this.views.mayOverrule());
+    const maskSet = sharing.propose(this.view > 0, this.views.mayOverrule());
     if (maskSet !== null) await this.decide(Decision.MASKED, t1, maskSet, NO_ROOT);
   }
 

@@ -69,15 +69,17 @@ export class Sharing {
 
   /**
    * As leader: a mask set, once all live peers have answered; at the deadline they answer, so a grace later. Peers that
-   * were in this stage long before this one answered without its shares, and answer again.
+   * were in this stage long before this one answered without its shares, and answer again. Those leave a later view two
+   * graces after it began: there it acts once it has waited one of them.
    */
-  propose(isEarlyInView: boolean): Bits | null {
+  propose(isLaterView: boolean, hasWaited: boolean): Bits | null {
     const { state } = this;
     const live = state.live(state.roster);
-    if (!isWithin(live, bitsOf(this.acks.keys())) && !state.isOverdue(1)) return null;
+    const isLast = state.isOverdue(1);
+    if (!isWithin(live, bitsOf(this.acks.keys())) && !isLast && !(isLaterView && hasWaited)) return null;
     const chosen = chooseMaskSet(new Map([...this.acks].filter(([peer]) => has(state.roster, peer))));
-    if (!isWithin(live, chosen) && (isEarlyInView || !state.isOverdue())) return null;
-    if (!state.parameters.isLargeEnough(chosen) && !state.isOverdue(1)) return null;
+    if (!isWithin(live, chosen) && !(isLaterView ? hasWaited : state.isOverdue())) return null;
+    if (!state.parameters.isLargeEnough(chosen) && !isLast) return null;
     return chosen;
   }
 

@@ -1,6 +1,6 @@
 /** Leaders and views (spec 07 §11): who leads, when a view ends, and what a new leader passes on. */
 
-import { has } from "../protocol/bits.js";
+import { bitsOf, has, indexesOf } from "../protocol/bits.js";
 import { equalBytes } from "../protocol/bytes.js";
 import { RoundFailedError } from "../protocol/errors.js";
 import { leaderOf } from "../secagg/parameters.js";
@@ -8,7 +8,7 @@ import { Decisions } from "./decisions.js";
 import { type Certificate, type Decide, isOf, type Message, type Received, type Status, type Vote } from "./messages.js";
 import { type RoundState, Stage, stageName } from "./state.js";
 
-/** Graces that a leader has after the stage's deadline, or after its view began. */
+/** Graces that a leader has after the stage's deadline, or after its view began if that was later. */
 const LEADER_GRACES = 2;
 
 /**
@@ -25,6 +25,8 @@ export class Views {
 
   private readonly statuses = new Map<number, number>();
   private readonly shown = new Map<number, Set<number>>();
+  private readonly followers = new Set<number>();
+  private readonly holding = new Map<string, Set<number>>();
   private readonly deposed = new Set<number>();
   private told: { leader: number; report: Received } | null = null;
 
@@ -58,6 +60,20 @@ export class Views {
     return [...state.post.links].every(([index, link]) => !link.live || (this.statuses.get(index) ?? -1) >= this.view);
   }
 
+  /** A peer showed or passed on a decision: it says that it adopted it, so it holds what the decision is about. */
+  noteAdopted(decision: Decide, by: number): void {
+    const name = `${decision.kind} ${decision.view}`;
+    this.holding.set(name, (this.holding.get(name) ?? new Set<number>()).add(by));
+  }
+
+  /** Whom to ask for what a decision is about: who made it, and so many who adopted it that one is honest. */
+  holders(decision: Decide): readonly number[] {
+    const { size, threshold } = this.state.parameters;
+    const adopted = [...(this.holding.get(`${decision.kind} ${decision.view}`) ?? [])];
+    const others = adopted.filter((index) => this.state.isLive(index)).slice(0, size - threshold + 1);
+    return [this.leaderOf(decision.view), ...others];
+  }
+
   /** Whether a new leader has waited long enough for what others owe it: answers, or the proof of a decision. */
   mayOverrule(): boolean {
     return this.state.now >= this.readyAt + this.state.grace / 2;
@@ -77,7 +93,7 @@ export class Views {
   }
 
   /**
-   * A peer moved to a view; if this peer leads it, it owes that peer what it adopted.
+   * A peer moved to a view; it is owed what this peer adopted and it did not, and from who leads the view more.
    *
    * @throws ProtocolError the status shows something that is no decision, or a decision that breaks a rule.
    */
@@ -90,18 +106,23 @@ export class Views {
       if (isOf(inner, "decide")) decided.push(inner);
     }
     const leads = this.leaderOf(status.view) === this.state.ownIndex;
-    if (leads) this.shown.set(sender, new Set(decided.map((inner) => inner.message.kind)));
-    for (const inner of decided) this.decisions.keep(inner);
-    if (!leads) return;
+    const shown = this.shown.get(sender) ?? new Set<number>();
+    this.shown.set(sender, shown);
+    for (const inner of decided) shown.add(inner.message.kind);
+    if (leads) this.followers.add(sender);
+    for (const inner of decided) {
+      this.decisions.keep(inner);
+      this.noteAdopted(inner.message, sender);
+    }
     for (const adopted of this.decisions.allAdopted()) await this.passOn(sender, adopted.message.kind);
-    if (this.certificate !== null) await this.state.post.send(sender, this.certificate);
+    if (leads && this.certificate !== null) await this.state.post.send(sender, this.certificate);
   }
 
   /** Adopt a decision and pass it on to those who look to this peer for it. */
   async adopt(received: Received<Decide>): Promise<void> {
     this.decisions.adopt(received);
     if (received.sender === this.state.ownIndex) return;
-    for (const follower of this.shown.keys()) await this.passOn(follower, received.message.kind);
+    for (const follower of indexesOf(bitsOf(this.followers))) await this.passOn(follower, received.message.kind);
   }
 
   /** The next message of this leader takes one exchange, not a training: wait for it only so long. */
@@ -122,7 +143,7 @@ export class Views {
   /** Keep the certificate for those who look to this peer for it. */
   async adoptCertificate(certificate: Certificate): Promise<void> {
     this.certificate = certificate;
-    for (const follower of this.shown.keys()) await this.state.post.send(follower, certificate);
+    for (const follower of indexesOf(bitsOf(this.followers))) await this.state.post.send(follower, certificate);
   }
 
   /** Send a report to the leader, once for each leader and content. */
@@ -171,7 +192,9 @@ export class Views {
     if (this.view >= state.parameters.size) {
       throw new RoundFailedError(`no leader left in stage ${stageName(state.stage)}`);
     }
-    this.leaderDeadline = state.now + LEADER_GRACES * state.grace;
+    // peers may train for as long as they might under the leader before, unless they have voted already
+    const begins = this.vote === null ? Math.max(state.now, state.stageDeadline) : state.now;
+    this.leaderDeadline = begins + LEADER_GRACES * state.grace;
     this.readyAt = state.now + state.grace / 2;
     this.told = null;
     const decisions = this.decisions.allAdopted().map((received) => received.raw);

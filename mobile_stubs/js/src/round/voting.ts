@@ -93,7 +93,9 @@ export class Voting {
     const root = await this.collecting.root(survivors);
     if (root !== null && equalBytes(root, decided.root)) return true;
     const absent = survivors & ~this.collecting.store.commits;
-    await this.requests.need(sender, Asked.COMMITS, absent === NONE ? survivors : absent);
+    for (const holder of this.views.holders(decided)) {
+      await this.requests.need(holder, Asked.COMMITS, absent === NONE ? survivors : absent);
+    }
     return false;
   }
 
