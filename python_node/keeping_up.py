@@ -18,11 +18,12 @@ from python_node.signaling_errors import SignalingDownError, SignalingRefusedErr
 from python_node.signaling_link import SignalingSession
 from python_node.switchboard import Switchboard
 
-__all__ = ["KeepingUp"]
+__all__ = ["FINAL_STATES", "KeepingUp"]
 
 _STALE_TRIES = 5
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
-_FINAL = ("finished", "stopped", "failed")
+FINAL_STATES = ("finished", "stopped", "failed")
+"""Of a run that goes on no more."""
 
 
 class KeepingUp:
@@ -96,13 +97,13 @@ class KeepingUp:
     async def _be_ready(self, membership: Membership) -> None:
         run = membership.run.run
         status = (await self._session.get_run(run)).status
-        membership.ended = membership.ended or status.state in _FINAL
-        if status.state in _FINAL and status.round == 0:
+        membership.ended = membership.ended or status.state in FINAL_STATES
+        if status.state in FINAL_STATES and status.round == 0:
             return
         if (status.round, status.model_digest) != (membership.round, membership.digest):
             membership.check_round(status.round + 1)
             await self._fetch(membership)
-        if status.state not in _FINAL:
+        if status.state not in FINAL_STATES:
             await self._session.ready(run, round_number=membership.round, model_digest=membership.digest)
         self._tell("ready", run=run, round=membership.round)
 

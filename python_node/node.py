@@ -21,7 +21,7 @@ from python_node.context import NodeContext
 from python_node.datasets import Dataset
 from python_node.early_messages import EarlyMessages
 from python_node.errors import NodeError, StateError
-from python_node.keeping_up import KeepingUp
+from python_node.keeping_up import FINAL_STATES, KeepingUp
 from python_node.membership import Membership, Terms
 from python_node.mesh import IceServer, MeshConfig
 from python_node.offers import fetch_plan, open_offer
@@ -44,7 +44,6 @@ _MOST_RUNS = 32
 """Runs accepted and not over; each holds a model and its graphs in memory."""
 _KEPT_ENDED = 8
 """Runs that are over and whose model this node goes on serving."""
-_FINAL = ("finished", "stopped", "failed")
 _EXPECTED = (SignalingSessionError,)
 
 
@@ -188,10 +187,8 @@ class Node:
                 if entry.run in self._runs:
                     self._runs[entry.run].logged(entry)
             case RunChanged(status=status):
-                if status.state in _FINAL and status.run in self._runs:
-                    self._runs[status.run].membership.ended = True
-                    self._runs[status.run].membership.rest()
-                    self._tell("run_ended", run=status.run, state=status.state, reason=status.reason)
+                if status.state in FINAL_STATES and status.run in self._runs:
+                    self._runs[status.run].end(status)
             case PeerGone(run=run, peer=peer):
                 part = self._runs.get(run)
                 if part is not None and part.membership.attempt is not None:

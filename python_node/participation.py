@@ -11,7 +11,7 @@ from protocol.errors import ProtocolError
 from protocol.identity import short
 from protocol.round.messages import round_tag
 from protocol.secagg.parameters import RoundParameters
-from protocol.signaling import LogEntry, RoundAborted, RoundStart, compute_cohort_round_id
+from protocol.signaling import LogEntry, RoundAborted, RoundStart, RunStatus, compute_cohort_round_id
 from python_node.attempt import UNTRAINED, UNWRITTEN
 from python_node.context import NodeContext
 from python_node.errors import NodeError, StateError
@@ -41,6 +41,7 @@ class Participation:
         self._decision = decision
         self._starts: asyncio.Queue[RoundStart] = asyncio.Queue(_WAITING_STARTS)
         self._logged: LogEntry | None = None
+        self._told_end = False
 
     @property
     def run(self) -> str:
@@ -81,6 +82,14 @@ class Participation:
             # as after a sleep: the others are in a later round, and nobody is left to finish this one with
             membership.attempt.abort("a later round was logged")
         self._follow()
+
+    def end(self, status: RunStatus) -> None:
+        """Signaling said that the run is over; it says so again after a reconnect, the owner is told once."""
+        self.membership.ended = True
+        self.membership.rest()
+        if not self._told_end:
+            self._told_end = True
+            self._context.tell("run_ended", run=self.run, state=status.state, reason=status.reason)
 
     async def serve(self) -> None:
         """Take part in the attempts that are announced, one after the other.

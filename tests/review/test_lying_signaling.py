@@ -162,7 +162,9 @@ async def test_runs_that_are_over_are_let_go(world, plan, monkeypatch):
     monkeypatch.setattr(node_module, "_KEPT_ENDED", 0)
     host, first, author = await joined(world, plan)
     status = (await author.session.get_run(first)).status
-    host.node._handle(RunChanged(status=msgspec.structs.replace(status, state="stopped")))
+    for _ in range(2):  # as after a reconnect
+        host.node._handle(RunChanged(status=msgspec.structs.replace(status, state="stopped")))
+    assert len(host.diary.of("run_ended")) == 1
 
     second = (await world.publish(author, plan)).run
     await host.diary.until("accepted", run=second)
