@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from protocol.errors import ProtocolError
-from protocol.identity import verify
 from protocol.round.actions import Completed
-from protocol.round.errors import MessageError, RoundFailedError
+from protocol.round.errors import RoundFailedError
 from protocol.round.messages import RESULT_LABEL, Received, Result, result_payload
 from protocol.round.state import RoundState
 from protocol.secagg.parameters import bits_of
@@ -25,7 +23,6 @@ class Agreeing:
         self._signatures: dict[int, bytes] = {}
         self._refused: set[int] = set()
         self._own: Result | None = None
-        self._payload = b""
 
     @property
     def finished(self) -> frozenset[int]:
@@ -33,31 +30,18 @@ class Agreeing:
         return frozenset(self._results)
 
     def keep(self, received: Received) -> None:
-        """Keep the first result of a peer."""
+        """Keep the first result of a peer; its signature was verified when it was decoded."""
         assert isinstance(received.message, Result)
         if received.sender not in self._results:
             self._results[received.sender] = received.message
             self._uncounted.add(received.sender)
 
-    def check(self, received: Received) -> None:
-        """Verify a result that somebody else passed on.
-
-        Raises:
-            SignatureError: it is not by the peer it names.
-        """
-        result = received.message
-        assert isinstance(result, Result)
-        payload = result_payload(
-            self._state.parameters.round_id, result.model_digest, result.survivors, result.tail_digest
-        )
-        verify(self._state.parameters.cohort[received.sender], RESULT_LABEL, payload, result.signature)
-
     def provide(self, model_digest: str, tail: bytes) -> None:
         """Sign this peer's result and tell everyone."""
         digest, tail_digest = bytes.fromhex(model_digest), hashlib.sha256(tail).digest()
         survivors = bits_of(self._state.survivors)
-        self._payload = result_payload(self._state.parameters.round_id, digest, survivors, tail_digest)
-        signature = self._state.identity.sign(RESULT_LABEL, self._payload)
+        payload = result_payload(self._state.parameters.round_id, digest, survivors, tail_digest)
+        signature = self._state.identity.sign(RESULT_LABEL, payload)
         self._own = Result(digest, tail_digest, survivors, signature)
         self._signatures[self._state.own_index] = signature
         self._state.post.broadcast(self._own, to_self=False)
@@ -88,12 +72,8 @@ class Agreeing:
 
     def _count(self, index: int, result: Result, own: Result) -> None:
         content = (result.model_digest, result.tail_digest, result.survivors)
-        try:
-            if content != (own.model_digest, own.tail_digest, own.survivors):
-                raise MessageError(f"peer {index} reports another result")
-            verify(self._state.parameters.cohort[index], RESULT_LABEL, self._payload, result.signature)
-        except ProtocolError as error:
+        if content == (own.model_digest, own.tail_digest, own.survivors):
+            self._signatures[index] = result.signature
+        else:
             self._refused.add(index)
-            self._state.post.report(index, str(error))
-            return
-        self._signatures[index] = result.signature
+            self._state.post.report(index, f"peer {index} reports another result")

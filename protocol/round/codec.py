@@ -12,17 +12,22 @@ from protocol.round.layouts import DECODERS, ENCODERS, MAX_CONTROL_BYTES, NUMBER
 from protocol.round.messages import (
     BULK_TYPES,
     HEADER_BYTES,
+    RESULT_LABEL,
     Advert,
     Certificate,
     Commit,
     Decide,
+    Forward,
     Message,
     Received,
+    Result,
+    Status,
     Vote,
+    result_payload,
     round_tag,
 )
-from protocol.round.ranges import check_ranges
-from protocol.secagg.parameters import RoundParameters
+from protocol.round.ranges import check_chunks, check_ranges
+from protocol.secagg.parameters import ChunkPlan, RoundParameters
 
 __all__ = ["Codec"]
 
@@ -44,7 +49,13 @@ class Codec:
     def __init__(self, parameters: RoundParameters) -> None:
         self._parameters = parameters
         self._tag = round_tag(parameters.round_id)
+        self._chunk_sizes: tuple[int, ...] | None = None
         self._bulk_limit = HEADER_BYTES + 2 + SIGNATURE_BYTES + parameters.max_chunk_bytes
+
+    def know_chunks(self, plan: ChunkPlan) -> None:
+        """From now on chunk indexes, counts and sizes are those of this plan."""
+        bounds = [plan.bounds(chunk) for chunk in range(plan.count)]
+        self._chunk_sizes = tuple(self._parameters.packed_bytes(end - start) for start, end in bounds)
 
     def encode(self, sender: int, message: Message, identity: Identity | None = None) -> bytes:
         """Bytes of a message; types that carry a signature of the sender need its identity."""
@@ -85,7 +96,7 @@ class Codec:
             body = _HEADER.pack(VERSION, NUMBERS[Vote], voter, self._tag) + bytes(content)
             verify(self._parameters.cohort[voter], _LABELS[Vote], self._parameters.t0 + body, signature)
 
-    def _parse(self, data: bytes | memoryview, *, bulk: bool) -> Received:
+    def _parse(self, data: bytes | memoryview, *, bulk: bool, verified: bool = True) -> Received:
         if len(data) < HEADER_BYTES:
             raise MessageError(f"round message of {len(data)} bytes, expected a header of {HEADER_BYTES}")
         version, number, sender, tag = _HEADER.unpack_from(data)
@@ -101,10 +112,26 @@ class Codec:
         reader = Reader(data, what="round message", start=HEADER_BYTES)
         message = DECODERS[number](reader)
         check_ranges(message, self._parameters.size)
+        if self._chunk_sizes is not None:
+            check_chunks(message, self._chunk_sizes)
+        for inner in _inside(message):
+            self._parse(inner, bulk=False, verified=False)
         label = _LABELS.get(kind)
         if label is not None:
             body = bytes(data[: len(data) - reader.remaining])
             signature = reader.raw(SIGNATURE_BYTES)
-            verify(self._parameters.cohort[sender], label, self._parameters.t0 + body, signature)
+            if verified:
+                verify(self._parameters.cohort[sender], label, self._parameters.t0 + body, signature)
+        elif verified and isinstance(message, Result):
+            result = (message.model_digest, message.survivors, message.tail_digest)
+            payload = result_payload(self._parameters.round_id, *result)
+            verify(self._parameters.cohort[sender], RESULT_LABEL, payload, message.signature)
         reader.end()
         return Received(sender=sender, message=message, raw=data)
+
+
+def _inside(message: Message) -> tuple[bytes, ...]:
+    """Messages inside another one; their types were checked, so that they never nest deeper."""
+    if isinstance(message, Status):
+        return message.decisions
+    return (message.message,) if isinstance(message, Forward) else ()

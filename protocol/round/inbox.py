@@ -65,7 +65,6 @@ class Inbox:
         self._advertising = advertising
         self._collecting = collecting
         self._summing = summing
-        self._agreeing = agreeing
         # of most types only what they say matters, not over which link they came
         self._keepers: dict[type, Callable[[Received], None]] = {
             Decide: views.decisions.keep,
@@ -117,8 +116,6 @@ class Inbox:
         inner = self._state.post.codec.decode(raw, bulk=False)
         if type(inner.message) not in _FORWARDED:
             raise MessageError(f"peer {via} forwarded a {type(inner.message).__name__}")
-        if isinstance(inner.message, Result):
-            self._agreeing.check(inner)  # the others carry a signature that decoding has checked
         if inner.sender != self._state.own_index:
             self.keep(inner, via=via, forwarded=True)
             if isinstance(inner.message, Decide):

@@ -173,7 +173,7 @@ _LAYOUTS: list[tuple[int, type, Callable[..., object], Callable[[Reader], Messag
         11,
         Status,
         _encode_status,
-        lambda r: Status(r.uint(1), tuple(r.raw(_count(r, 512)) for _ in range(_count(r, 8, 1)))),
+        lambda r: Status(r.uint(1), tuple(r.raw(_count(r, 512)) for _ in range(_count(r, Kind.LOST, 1)))),
     ),
     (
         12,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from protocol.round.errors import MessageError
 from protocol.round.layouts import FORWARDED, NUMBERS
@@ -12,9 +12,11 @@ from protocol.round.messages import (
     Assign,
     Certificate,
     Chunk,
+    Commit,
     Decide,
     Forward,
     Have,
+    Kind,
     Message,
     Need,
     Result,
@@ -24,7 +26,7 @@ from protocol.round.messages import (
     Vote,
 )
 
-__all__ = ["check_ranges"]
+__all__ = ["check_chunks", "check_ranges"]
 
 Numbers = Iterable[tuple[str, int]]
 
@@ -48,6 +50,30 @@ def check_ranges(message: Message, size: int) -> None:
         _LISTS[kind](message)
 
 
+def check_chunks(message: Message, sizes: Sequence[int]) -> None:
+    """Check a message against the chunks of the adopted mask set; `sizes` are their packed bytes.
+
+    Raises:
+        MessageError: it names a chunk that does not exist, holds another number of them, or one of another length.
+    """
+    name, count = type(message).__name__, len(sizes)
+    match message:
+        case Commit() if message.count != count:
+            raise MessageError(f"{name}: {message.count} chunks, expected {count}")
+        case Have():
+            highest = max((chunk for chunk, _ in message.chunks), default=-1)
+        case Need(what=Kind.SUMS) | Decide(kind=Kind.LOST):
+            highest = message.members.bit_length() - 1
+        case Assign() | Chunk() | Sum():
+            highest = message.chunk
+        case _:
+            return
+    if highest >= count:
+        raise MessageError(f"{name}: chunk {highest}, expected less than {count}")
+    if isinstance(message, Chunk | Sum) and len(message.payload) != sizes[highest]:
+        raise MessageError(f"{name}: chunk {highest} has {len(message.payload)} bytes, expected {sizes[highest]}")
+
+
 def _have_indexes(m: Have) -> Numbers:
     yield "view", m.view
     yield from (("chunk", chunk) for chunk, _ in m.chunks)
@@ -56,6 +82,11 @@ def _have_indexes(m: Have) -> Numbers:
 def _have_bitmaps(m: Have) -> Numbers:
     yield "commits", m.commits
     yield from (("contributors", held) for _, held in m.chunks)
+
+
+def _check_decide(m: Decide) -> None:
+    if m.kind in (Kind.MASKED, Kind.LOST) and any(m.root):
+        raise MessageError(f"Decide: a decision of kind {m.kind} has root 0")
 
 
 def _check_have(m: Have) -> None:
@@ -86,6 +117,7 @@ _INDEXES: dict[type, Callable[..., Numbers]] = {
     Have: _have_indexes,
     Reveal: lambda m: [("peer", about) for about, _, _ in m.shares],
     Assign: lambda m: (("view", m.view), ("chunk", m.chunk), ("owner", m.owner)),
+    Commit: lambda m: (("highest chunk", m.count - 1),),
     Chunk: lambda m: (("chunk", m.chunk),),
     Sum: lambda m: (("chunk", m.chunk),),
 }
@@ -99,6 +131,7 @@ _BITMAPS: dict[type, Callable[..., Numbers]] = {
     Certificate: lambda m: (("survivors", m.survivors), ("voters", m.voters)),
 }
 _LISTS: dict[type, Callable[..., None]] = {
+    Decide: _check_decide,
     Have: _check_have,
     Reveal: _check_reveal,
     Forward: _check_forward,

@@ -146,6 +146,7 @@ class RoundState:
         self.mask_set = members
         self.t2 = hashlib.sha256(b"p2psa/1/masked" + self.t1 + struct.pack("<Q", bits)).digest()
         self.plan = self.parameters.chunks(members)
+        self.post.codec.know_chunks(self.plan)
 
     def adopt_survivors(self, members: frozenset[int], bits: int, root: bytes) -> None:
         """Fix U: it names T3."""

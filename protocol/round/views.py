@@ -98,20 +98,18 @@ class Views:
         assert isinstance(status, Status)
         if status.view <= self._statuses.get(sender, 0):
             return  # a repeated status earns no second answer
-        self._statuses[sender] = status.view
         shown = [self._state.post.codec.decode(raw, bulk=False) for raw in status.decisions]
+        self._statuses[sender] = status.view
         leads = self.leader_of(status.view) == self._state.own_index
-        self._shown.setdefault(sender, set()).update(
-            inner.message.kind for inner in shown if isinstance(inner.message, Decide)
-        )
+        kinds = self._shown.setdefault(sender, set())
         if leads:
             self._followers.add(sender)
+        # with anything but decisions in it, the codec refuses a status
+        kinds.update(inner.message.kind for inner in shown if isinstance(inner.message, Decide))
         for inner in shown:
-            if not isinstance(inner.message, Decide):
-                self._state.post.report(sender, f"peer {sender} sent a status with a {type(inner.message).__name__}")
-            else:
-                self.decisions.keep(inner)
-                self.note_adopted(inner.message, sender)
+            self.decisions.keep(inner)
+            assert isinstance(inner.message, Decide)
+            self.note_adopted(inner.message, sender)
         for kind in self.decisions.all_adopted():
             self._pass_on(sender, kind)
         if leads and self.certificate is not None:

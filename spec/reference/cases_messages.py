@@ -54,6 +54,8 @@ def _set_faults(messages: dict[str, list[bytes]]) -> Iterator[Fault]:
 
 
 def _field_faults(messages: dict[str, list[bytes]]) -> Iterator[Fault]:
+    for kind, at in {"decide": 13, "ack": 12, "have": 12, "status": 12, "assign": 12}.items():
+        yield f"{kind}-view-4", f"{kind}: view 4 of 4 peers", _put(messages[kind][0], at, b"\x04"), "view-range"
     decide, reveal = messages["decide"][0], next(m for m in messages["reveal"] if m[12] == 0)
     yield "decide-kind-0", "no decision has kind 0", _put(decide, 12, b"\x00"), "decide-kind"
     yield "decide-kind-5", "no decision has kind 5", _put(decide, 12, b"\x05"), "decide-kind"
@@ -86,6 +88,7 @@ def _nested_faults(messages: dict[str, list[bytes]]) -> Iterator[Fault]:
     status, forward, vote = messages["status"][0], messages["forward"][0], messages["vote"][0]
     head = status[:12] + b"\x01\x01"
     yield "status-count", "counts 3, holds 2", _put(status, 13, b"\x03"), "length"
+    yield "status-five", "5 DECIDEs", status[:12] + b"\x01\x05" + 5 * status[14:166], "status-count"
     yield "status-length", "a DECIDE of 149 bytes", head + u16(149) + status[16:165], "status-decision"
     padded = (vote + bytes(150))[:150]
     yield "status-vote", "a VOTE where a DECIDE stands", head + u16(150) + padded, "status-decision"

@@ -116,6 +116,9 @@ class Cursor:
     def peers(self) -> list[int]:
         return self.set(self.context.peers)
 
+    def view(self) -> int:
+        return self.below(1, self.context.peers, "view-range")
+
     def chunk(self) -> int:
         return self.below(2, len(self.context.chunks), "chunk-range")
 
@@ -136,7 +139,7 @@ def _read_advert(at: Cursor) -> Decoded:
 
 def _read_decide(at: Cursor) -> Decoded:
     kind = at.one_of(range(1, 5), "decide-kind")
-    out: Decoded = {"kind": kind, "view": at.number(1), "base": at.hex(32)}
+    out: Decoded = {"kind": kind, "view": at.view(), "base": at.hex(32)}
     out["set"] = at.set(len(at.context.chunks)) if kind == 4 else at.peers()
     out["root"] = at.hex(32)
     if kind in (2, 4) and any(bytes.fromhex(out["root"])):
@@ -153,7 +156,7 @@ def _read_commit(at: Cursor) -> Decoded:
 
 
 def _read_have(at: Cursor) -> Decoded:
-    out: Decoded = {"view": at.number(1), "commits": at.peers(), "chunks": []}
+    out: Decoded = {"view": at.view(), "commits": at.peers(), "chunks": []}
     for _ in range(at.below(2, len(at.context.chunks) + 1, "have-count")):
         out["chunks"].append({"chunk": at.chunk(), "contributors": at.peers()})
     _distinct([entry["chunk"] for entry in out["chunks"]], "have-repeats")
@@ -185,8 +188,8 @@ def _read_result(at: Cursor) -> Decoded:
 
 
 def _read_status(at: Cursor) -> Decoded:
-    out: Decoded = {"view": at.number(1), "decisions": []}
-    for _ in range(at.number(1)):
+    out: Decoded = {"view": at.view(), "decisions": []}
+    for _ in range(at.below(1, 5, "status-count")):
         size = at.number(2)
         if size != DECIDE_BYTES:
             raise Refused("status-decision", "07 §3", f"a DECIDE has {DECIDE_BYTES} bytes, got {size}")
@@ -212,7 +215,7 @@ def _read_need(at: Cursor) -> Decoded:
 
 
 def _read_assign(at: Cursor) -> Decoded:
-    view = at.number(1)
+    view = at.view()
     return {"view": view, "chunk": at.chunk(), "owner": at.below(2, at.context.peers, "owner-range")}
 
 
@@ -230,7 +233,7 @@ READ: dict[str, Callable[[Cursor], Decoded]] = {
     "advert": _read_advert,
     "decide": _read_decide,
     "share": lambda at: {"box": at.hex(BOX_BYTES)},
-    "ack": lambda at: {"view": at.number(1), "held": at.peers()},
+    "ack": lambda at: {"view": at.view(), "held": at.peers()},
     "commit": _read_commit,
     "have": _read_have,
     "vote": _read_vote,

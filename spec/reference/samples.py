@@ -54,7 +54,7 @@ def sampled(name: str) -> Sampled:
     decisions = [data.hex() for data in found["decide"][:2]]
     found["status"] += [
         peer.plain({"type": "status", "view": 1, "decisions": decisions}),
-        peer.plain({"type": "status", "view": 255, "decisions": []}),
+        peer.plain({"type": "status", "view": 3, "decisions": []}),
     ]
     for kind in ("advert", "commit", "decide", "vote", "result"):
         found["forward"].append(peer.plain({"type": "forward", "message": found[kind][0].hex()}))

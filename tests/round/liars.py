@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from protocol.round.codec import Codec
 from protocol.round.messages import (
+    RESULT_LABEL,
     Ack,
     Advert,
     Assign,
@@ -30,6 +31,7 @@ from protocol.round.messages import (
     Status,
     Sum,
     Vote,
+    result_payload,
 )
 from protocol.secagg.keys import SHARE_BOX_BYTES
 from protocol.secagg.parameters import bits_of
@@ -38,7 +40,7 @@ Out = list[tuple[bytes, bool]]
 
 
 def _codec(net) -> Codec:
-    return net.members[0].machine._state.post.codec
+    return Codec(net.parameters)  # that knows no chunks: peers may differ in those
 
 
 def signed(net, liar: int, message: Message) -> bytes:
@@ -104,6 +106,11 @@ def _wrong_sum(net, liar, to, m):
     return Sum(m.chunk, signature, memoryview(payload))
 
 
+def _wrong_result(net, liar, to, m):
+    payload = result_payload(net.parameters.round_id, bytes(32), m.survivors, m.tail_digest)
+    return Result(bytes(32), m.tail_digest, m.survivors, net.identities[liar].sign(RESULT_LABEL, payload))
+
+
 REWRITES = {
     "two adverts": _rewriter(Advert, _two_adverts),
     "copied key": _rewriter(
@@ -142,7 +149,7 @@ REWRITES = {
     "wrong shares": _rewriter(Reveal, _wrong_shares),
     "other kinds": _rewriter(Reveal, _other_kinds),
     "wrong sum": _rewriter(Sum, _wrong_sum),
-    "wrong result": _rewriter(Result, lambda net, liar, to, m: replace(m, model_digest=bytes(32))),
+    "wrong result": _rewriter(Result, _wrong_result),
     "no forwards": lambda net, liar, to, data, bulk: [] if data[1] == 12 else [(data, bulk)],
     "silent": lambda net, liar, to, data, bulk: (
         [] if net.members[liar].machine.stage >= net.mute_from else [(data, bulk)]

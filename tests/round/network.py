@@ -9,6 +9,7 @@ anything to do; then it moves the clock to the next deadline.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -30,6 +31,11 @@ TAIL = 2  # weight and one metric
 def stream(label: str, size: int) -> bytes:
     """Reproducible bytes."""
     return hashlib.shake_256(label.encode()).digest(size)
+
+
+def just_after(time_s: float) -> float:
+    """The next whole multiple of 2^-20 s, about a microsecond; sums of such times are exact."""
+    return math.floor(time_s * 2**20 + 1) / 2**20
 
 
 @dataclass
@@ -146,7 +152,7 @@ class Network:
         due = self.next_due()
         if due == float("inf"):
             return False
-        self.now = max(self.now, due) + 1e-6
+        self.now = just_after(max(self.now, due))
         for index, member in enumerate(self.members):
             if not member.dead:
                 member.machine.tick(self.now)

@@ -497,11 +497,11 @@ def test_frames_of_another_round_are_refused() -> None:
 
 def test_commit_to_another_mask_set_is_refused() -> None:
     network, victim, _ = before_certificate()
-    reason = inject(network, 3, victim, Commit(b"\1" * 32, bytes(32 * 5)))
+    reason = inject(network, 3, victim, Commit(b"\1" * 32, bytes(32 * 3)))
     assert "another mask set" in reason[0] or "two different commits" in reason[0]
     network2, victim, _ = before_certificate()
     network2.members[victim].machine._collecting.store._commits.pop(3, None)
-    assert "another mask set" in inject(network2, 3, victim, Commit(b"\1" * 32, bytes(32 * 5)))[0]
+    assert "another mask set" in inject(network2, 3, victim, Commit(b"\1" * 32, bytes(32 * 3)))[0]
 
 
 def test_share_box_of_another_roster_does_not_open() -> None:
@@ -886,6 +886,15 @@ def test_result_with_a_false_signature_does_not_count() -> None:
             assert 1 not in member.completed.signatures
 
 
+def test_result_with_a_false_signature_does_not_take_the_place_of_a_good_one() -> None:
+    network = observed(3)  # of three peers every result counts
+    lie(network, 1, 10, lambda _, m: [msgspec.structs.replace(m, signature=bytes(64)), m])
+    network.start()
+    network.run()
+    assert_completed(network, {0, 1, 2})
+    assert ["signature is not by" in fault.reason for fault in network.members[0].faults] == [True]
+
+
 def test_sum_changed_on_its_way_is_refused() -> None:
     network = observed()
     network.start()
@@ -939,6 +948,32 @@ def test_repeated_status_earns_one_answer() -> None:
     for _ in range(50):
         inject(network, 3, victim, Status(view, ()))
     assert len(network.sent) == before
+
+
+@pytest.mark.parametrize("at", [4, -1])  # of another round; with another signature
+def test_refused_status_does_not_take_the_place_of_a_good_one(at: int) -> None:
+    network, victim, _ = before_certificate()
+    view = next(v for v in range(1, N) if network.members[victim].machine._views.leader_of(v) == victim)
+    decided = bytearray(next(data for _, _, data, _ in network.sent if data[1] == 2))
+    decided[at] ^= 1
+    assert len(inject(network, 3, victim, Status(view, (bytes(decided),)))) == 1
+    before = len(network.sent)
+    assert inject(network, 3, victim, Status(view, ())) == []
+    assert len(network.sent) > before
+
+
+def test_decision_without_a_root_that_brings_one_is_refused() -> None:
+    network, victim, t2 = before_certificate()
+    decided = Decide(Kind.MASKED, 0, t2, 0b11111, bytes(31) + b"\1")
+    assert "has root 0" in inject(network, leader(network), victim, decided)[0]
+
+
+def test_chunk_that_the_mask_set_does_not_have_is_refused() -> None:
+    network, victim, _ = before_certificate()
+    chunks = network.members[victim].machine._state.plan.count
+    assert chunks < N
+    for message in (Have(0, 0, ((chunks, 1),)), Need(Kind.SUMS, 1 << chunks), Assign(0, chunks, 0)):
+        assert "chunk" in inject(network, leader(network), victim, message)[0]
 
 
 def test_questions_are_answered_a_bounded_number_of_times() -> None:

@@ -136,6 +136,25 @@ describe("a round", () => {
     expect(models(honest).size).toBe(1);
   });
 
+  for (const type of ["vote", "result"] as const) {
+    it(`counts a ${type} that another peer passes on`, async () => {
+      const network = await Network.of(5);
+      let passed = 0;
+      network.onMail = (mail) => {
+        if (typeOf(mail.data) !== TYPE_NUMBERS[type]) return mail;
+        const by = network.peers.findIndex(({ index }) => index !== mail.from && index !== mail.to);
+        const head = [1, TYPE_NUMBERS.forward, by, 0, ...mail.data.slice(4, 12), mail.data.length, 0];
+        passed++;
+        return { ...mail, from: by, data: Uint8Array.from([...head, ...mail.data]) };
+      };
+      await network.begin();
+      await network.play();
+      expect(passed).toBeGreaterThanOrEqual(4);
+      expect(network.peers.map((peer) => peer.end?.action)).toEqual(Array(5).fill("completed"));
+      expect(network.peers.flatMap((peer) => peer.faults)).toEqual([]);
+    });
+  }
+
   it("fails, with a reason, where too few peers are left", async () => {
     const network = await Network.of(4);
     await network.begin();

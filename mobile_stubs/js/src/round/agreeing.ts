@@ -5,7 +5,7 @@ import { sha256 } from "../protocol/crypto.js";
 import { RoundFailedError } from "../protocol/errors.js";
 import type { Completed } from "./actions.js";
 import type { Received, Result } from "./messages.js";
-import type { RoundState } from "./state.js";
+import { agreed, type RoundState } from "./state.js";
 
 /** Results of others, and this peer's own. */
 export class Agreeing {
@@ -47,9 +47,9 @@ export class Agreeing {
     const { own, state } = this;
     const { threshold } = state.parameters;
     if (own === null) return null;
-    for (const [index, received] of this.results) {
+    for (const index of this.finished) {
       if (this.signatures.size >= threshold) break;
-      this.count(index, received, own);
+      this.count(index, agreed(this.results.get(index), `result of peer ${index}`), own);
     }
     if (this.signatures.size >= threshold) {
       return {
@@ -63,7 +63,7 @@ export class Agreeing {
     if (!state.isOverdue(1)) return null;
     throw new RoundFailedError(
       `${this.signatures.size} peers agree on the result, expected ${threshold}; ` +
-        `peers ${[...this.refused].join(", ") || "none"} report another`,
+        `peers [${[...this.refused].sort((a, b) => a - b).join(", ")}] report another`,
     );
   }
 

@@ -59,6 +59,10 @@ class Fields extends Reader {
     return this.below(2, this.bounds.peers, what);
   }
 
+  viewNumber(): number {
+    return this.below(1, this.bounds.peers, "view");
+  }
+
   set(bound: number, what: string): Bits {
     const bits = this.u64();
     if (bits >> BigInt(bound) !== NONE) {
@@ -116,7 +120,7 @@ const LAYOUTS: Layouts = {
   },
   ack: {
     write: (m, to) => void to.uint(m.view, 1).u64(m.held),
-    read: (from) => ({ view: from.uint(1), held: from.peers("shares held") }),
+    read: (from) => ({ view: from.viewNumber(), held: from.peers("shares held") }),
   },
   commit: {
     write: (m, to) => {
@@ -168,7 +172,7 @@ const LAYOUTS: Layouts = {
   },
   assign: {
     write: (m, to) => void to.uint(m.view, 1).uint(m.chunk, 2).uint(m.owner, 2),
-    read: (from) => ({ view: from.uint(1), chunk: from.chunk(), owner: from.peer("owner") }),
+    read: (from) => ({ view: from.viewNumber(), chunk: from.chunk(), owner: from.peer("owner") }),
   },
   abort: {
     write: (m, to) => void to.uint(m.reason, 1),
@@ -239,7 +243,7 @@ function parse(data: Bytes, bounds: Bounds): Received {
 
 function readDecide(from: Fields) {
   const kind = from.oneOf(Decision.ROSTER, Decision.LOST, "decision");
-  const view = from.uint(1);
+  const view = from.viewNumber();
   const base = from.raw(32);
   const members = kind === Decision.LOST ? from.set(from.chunkCount, "set") : from.peers("set");
   const root = from.raw(32);
@@ -259,7 +263,7 @@ function readCommit(from: Fields) {
 }
 
 function readHave(from: Fields) {
-  const view = from.uint(1);
+  const view = from.viewNumber();
   const commits = from.peers("commits");
   const count = from.atMost(2, from.chunkCount, "count of chunks");
   const chunks = from.list(count, () => [from.chunk(), from.peers("contributors")] as const);
@@ -299,7 +303,7 @@ function readReveal(from: Fields): Omit<Reveal, "type"> {
 }
 
 function readStatus(from: Fields) {
-  const view = from.uint(1);
+  const view = from.viewNumber();
   const count = from.atMost(1, MAX_DECISIONS, "count of decisions");
   const decisions = from.list(count, () => {
     const size = from.uint(2);

@@ -17,7 +17,7 @@ import type { Action, Outcome } from "./actions.js";
 import { Advertising } from "./advertising.js";
 import { Agreeing } from "./agreeing.js";
 import { Collecting } from "./collecting.js";
-import { Asked, type Certificate, type Decide, Decision, isOf, type Received } from "./messages.js";
+import { Asked, type Certificate, type Decide, Decision, isOf, type Received, SIGNED } from "./messages.js";
 import { Requests } from "./requests.js";
 import { Sharing } from "./sharing.js";
 import { agreed, type AttemptOptions, RoundState, Stage } from "./state.js";
@@ -261,7 +261,7 @@ export class RoundMachine {
 
   private async keepForwarded(raw: Bytes, via: number): Promise<void> {
     const inner = await this.state.post.codec.decode(raw, false);
-    if (!["advert", "decide", "commit"].includes(inner.message.type)) {
+    if (!SIGNED.has(inner.message.type)) {
       throw new MessageError(`peer ${via} forwarded a ${inner.message.type}`);
     }
     if (inner.sender === this.ownIndex) return;

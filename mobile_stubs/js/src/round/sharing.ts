@@ -48,8 +48,9 @@ export class Sharing {
 
   /** Decrypt the boxes that came; one that does not open is reported and may be sent again. */
   async openBoxes(): Promise<void> {
-    for (const [peer, box] of [...this.boxes]) {
-      if (!has(this.state.roster, peer)) continue;
+    for (const peer of indexesOf(this.state.roster)) {
+      const box = this.boxes.get(peer);
+      if (box === undefined) continue;
       this.boxes.delete(peer);
       try {
         this.held.set(peer, await this.open(peer, box));

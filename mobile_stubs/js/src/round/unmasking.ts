@@ -78,7 +78,7 @@ export class Unmasking {
     const silent = state.isOverdue() ? missing : missing & ~state.live(missing);
     await this.reveal(book, silent, null);
     if (missing !== NONE && state.isOverdue(1)) {
-      throw new RoundFailedError(`the secrets of peers ${indexesOf(missing).join(", ")} could not be recovered`);
+      throw new RoundFailedError(`the secrets of peers [${indexesOf(missing).join(", ")}] could not be recovered`);
     }
     return book.missing === NONE;
   }

@@ -99,12 +99,12 @@ export class Views {
    */
   async keepStatus(sender: number, status: Status): Promise<void> {
     if (status.view <= (this.statuses.get(sender) ?? 0)) return; // a repeated status earns no second answer
-    this.statuses.set(sender, status.view);
     const decided: Received<Decide>[] = [];
     for (const raw of status.decisions) {
       const inner = await this.state.post.codec.decode(raw, false);
-      if (isOf(inner, "decide")) decided.push(inner);
+      if (isOf(inner, "decide")) decided.push(inner); // of another type inside the codec refuses a status
     }
+    this.statuses.set(sender, status.view);
     const leads = this.leaderOf(status.view) === this.state.ownIndex;
     const shown = this.shown.get(sender) ?? new Set<number>();
     this.shown.set(sender, shown);
