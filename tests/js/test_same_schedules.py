@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Self
 
 from tests.js.recorded import Recording
+from tests.round import liars
 from tests.round.delays import DelayedNetwork
 from tests.round.delays import random_plan as random_delays
-from tests.round.schedules import Schedule, random_plan
+from tests.round.schedules import Plan, Schedule, random_plan
 
 _COUNT = int(os.environ.get("PEERPLAN_SCHEDULES", "200"))
 _FROM = int(os.environ.get("PEERPLAN_SCHEDULES_FROM", "0"))
@@ -29,6 +30,15 @@ def delayed(seed: int) -> DelayedNetwork:
     rng = random.Random(f"delays {seed}")
     n = rng.choice([3, 4, 5, 6, 7])
     return DelayedNetwork(random_delays(n, frozenset(rng.sample(range(n), rng.choice([1, 1, 2]))), rng))
+
+
+def talkative(seed: int) -> Schedule:
+    """One liar sends whatever there is to send, to anybody, now and then all through the round."""
+    rng = random.Random(f"talk {seed}")
+    n = rng.choice([3, 4, 5, 6, 7])
+    liar = rng.randrange(n)
+    lies = tuple((liar, name) for name in liars.SPONTANEOUS if name != "aborts")
+    return Schedule(Plan(seed, n, rng.choice([1, 2]), lies, cuts=rng.choice([0, 2]), chatter=rng.choice([0.2, 0.6])))
 
 
 class Replay:
@@ -75,6 +85,19 @@ def test_random_schedules_with_lies_kills_and_cuts_end_alike(package: Path) -> N
     assert replay.reasons["completed"] > _COUNT / 4
     assert replay.reasons["failed"] > _COUNT / 50
     assert replay.reasons["misbehaviour"] > _COUNT / 2
+
+
+def test_schedules_of_a_liar_that_never_stops_talking_end_alike(package: Path) -> None:
+    with Replay() as replay:
+        for seed in range(_FROM, _FROM + _COUNT // 4):
+            schedule = talkative(seed)
+            (liar, *_) = {index for index, _ in schedule.plan.lies}
+            peer = (liar + 1 + seed % (schedule.plan.n - 1)) % schedule.plan.n
+            recording = Recording(schedule, peer)
+            schedule.play()
+            replay.check(recording, f"seed {seed}, peer {peer}, {schedule.plan}")
+    assert replay.reasons["completed"] > _COUNT / 10
+    assert replay.reasons["misbehaviour"] > _COUNT
 
 
 def test_schedules_of_messages_held_back_end_alike(package: Path) -> None:

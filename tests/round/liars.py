@@ -10,8 +10,11 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from protocol.encoding import Reader
 from protocol.round.codec import Codec
+from protocol.round.layouts import DECODERS, FORWARDED, TYPES
 from protocol.round.messages import (
+    HEADER_BYTES,
     RESULT_LABEL,
     Ack,
     Advert,
@@ -39,25 +42,21 @@ from protocol.secagg.parameters import bits_of
 Out = list[tuple[bytes, bool]]
 
 
-def _codec(net) -> Codec:
-    return Codec(net.parameters)  # that knows no chunks: peers may differ in those
-
-
 def signed(net, liar: int, message: Message) -> bytes:
     """A message of the liar, signed by it."""
-    return _codec(net).encode(liar, message, net.identities[liar])
+    return Codec(net.parameters).encode(liar, message, net.identities[liar])
 
 
-def parsed(net, data: bytes, bulk: bool) -> Message:
-    return _codec(net).decode(data, bulk=bulk).message
+def parsed(data: bytes) -> Message:
+    """What a message says, also where a lie before this one made it a message that peers refuse."""
+    return DECODERS[data[1]](Reader(data, what="round message", start=HEADER_BYTES))
 
 
 def _rewriter(kind, change):
     def lie(net, liar, to, data, bulk):
-        message = parsed(net, data, bulk)
-        if not isinstance(message, kind):
+        if TYPES[data[1]] is not kind:
             return [(data, bulk)]
-        changed = change(net, liar, to, message)
+        changed = change(net, liar, to, parsed(data))
         return [(signed(net, liar, m), bulk) for m in (changed if isinstance(changed, list) else [changed])]
 
     return lie
@@ -211,6 +210,11 @@ def _replays(net, liar, to) -> Out:
     return [(data, bulk), *forward]
 
 
+def _forwards(net, liar, to) -> Out:
+    passed = [data for _, _, data, _ in net.sent if data[1] in FORWARDED]
+    return [(signed(net, liar, Forward(bytes(net.random.choice(passed)))), False)] if passed else []
+
+
 def _early_reveals(net, liar, to) -> Out:
     secret = net.random.randbytes(32)
     shares = tuple((i, net.random.randint(1, 2), secret) for i in range(len(net.members)))
@@ -234,6 +238,7 @@ SPONTANEOUS = {
     "needs": _needs,
     "certificates": _certificates,
     "replays": _replays,
+    "forwards": _forwards,
     "early reveals": _early_reveals,
     "garbage": _garbage,
     "aborts": _aborts,

@@ -19,7 +19,7 @@ _BASE_SEEDS = 8  # identities and updates are drawn from few seeds: key generati
 
 @dataclass(frozen=True)
 class Plan:
-    """What may happen in a schedule; rates are per event."""
+    """What may happen in a schedule; rates are per event, `chatter` that of what liars send beside their part."""
 
     seed: int
     n: int
@@ -31,6 +31,7 @@ class Plan:
     duplicates: float = 0.0
     corruption: float = 0.0
     in_order: bool = False
+    chatter: float = 0.02
 
 
 class Schedule(Network):
@@ -98,7 +99,7 @@ class Schedule(Network):
             self.chances.pop(rng.randrange(len(self.chances)))()
         if self.broken and rng.random() < 0.01:
             self._repair(rng.choice(sorted(self.broken, key=sorted)))
-        if self.spontaneous and rng.random() < 0.02:
+        if self.spontaneous and rng.random() < self.plan.chatter:
             liar, lie = rng.choice(self.spontaneous)
             to = rng.randrange(self.plan.n)
             if to != liar and not self.members[liar].dead:
