@@ -4,8 +4,6 @@ A lie is a function (schedule, liar, to, data, bulk) -> list of messages sent in
 now and then and give messages for one receiver.
 """
 
-# ruff: noqa: FBT001 -- a message on the wire is (sender, receiver, bytes, bulk)
-
 from __future__ import annotations
 
 from msgspec.structs import replace
