@@ -25,11 +25,13 @@ def trace(model=None, **options):
 def test_public_names():
     assert sorted(plans.__all__) == [
         "Adam",
+        "BoundedExecutor",
         "BundleError",
         "CancelledError",
         "ExecutionError",
         "Executor",
         "Field",
+        "HarmfulPlanError",
         "Metrics",
         "PerExample",
         "Plan",

@@ -941,10 +941,15 @@ def test_sum_out_of_range_is_refused_by_everyone() -> None:
 
 
 def test_repeated_status_earns_one_answer() -> None:
-    network, victim, _ = before_certificate()
+    network = observed(N)
+    network.start()
+    reach(network, Stage.UNMASK)
+    victim = 1
     view = next(v for v in range(1, N) if network.members[victim].machine._views.leader_of(v) == victim)
+    first = len(network.sent)
     inject(network, 3, victim, Status(view, ()))
     before = len(network.sent)
+    assert before > first + 1  # decisions, and the certificate
     for _ in range(50):
         inject(network, 3, victim, Status(view, ()))
     assert len(network.sent) == before
