@@ -65,7 +65,7 @@ async function give(machine, jobs, given) {
       return machine.provideResult(given.model, fromHex(given.tail), now);
     case "finish_work": {
       const outcome = await outcomeOf(jobs.get(given.number));
-      if ("error" in outcome !== given.fails) throw new Error(`job ${given.number}: ${outcome.error ?? "no error"}`);
+      if ("error" in outcome !== given.fails) throw new Error(`job ${given.number}: ${"error" in outcome ? String(outcome.error) : "no error"}`);
       return machine.finishWork(given.number, outcome, now);
     }
   }
