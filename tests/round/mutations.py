@@ -150,7 +150,7 @@ GUARDS = [
 ]  # fmt: skip
 
 TESTS = [
-    "tests/round/test_attacks.py",
+    "tests/round/attacks",
     "tests/secagg",
     "tests/round/test_schedules.py",
     "tests/round/test_simulation.py",
